@@ -1,0 +1,169 @@
+//! Host to PID 1: commands, their output, and the sandbox's life.
+//!
+//! A connection starts as a control connection: requests are answered in order. [`Request::Spawn`] and
+//! [`Request::Attach`] turn it into an attachment (events come without being asked for; only
+//! [`Request::Stdin`], [`Request::CloseStdin`] and [`Request::Unfollow`] go in), [`Request::Files`] hands it to a
+//! file worker. Closing an attachment detaches and kills nothing.
+
+use super::{Blob, wire_enum, wire_struct};
+
+/// Stream numbers of [`Event::Output`].
+pub mod stream {
+    /// Standard output, or both when they are merged.
+    pub const STDOUT: u8 = 1;
+    /// Standard error.
+    pub const STDERR: u8 = 2;
+    /// A terminal's output.
+    pub const PTY: u8 = 3;
+}
+
+wire_struct! {
+    /// A command to start.
+    pub struct Spawn {
+        /// Program and arguments; the program is looked up in the command's own `PATH`.
+        pub argv: Vec<Blob>,
+        /// Added to the sandbox's environment.
+        pub env: Vec<(Blob, Blob)>,
+        /// Working directory; `None` is the user's home, or `/` if that is missing.
+        pub cwd: Option<Blob>,
+        /// User name, `uid`, or `uid:gid`; `None` is uid 1000.
+        pub user: Option<String>,
+        /// One pipe for both streams, so that the program's order is kept.
+        pub merge_stderr: bool,
+        /// Standard input stays open for [`Request::Stdin`]; else it is empty.
+        pub stdin: bool,
+        /// A terminal of `(rows, columns)` instead of pipes.
+        pub pty: Option<(u16, u16)>,
+        /// Milliseconds until the whole tree is ended; 0 is never.
+        pub timeout_ms: u64,
+        /// Milliseconds between TERM and KILL on timeout.
+        pub grace_ms: u64,
+        /// The spawning connection is a reader that the program waits for (a sole foreground reader loses
+        /// nothing). Otherwise output goes to the ring alone, whose oldest bytes are dropped.
+        pub foreground: bool,
+        /// A free label by which the process can be found again.
+        pub tag: Option<String>,
+    }
+}
+
+wire_enum! {
+    /// Where an attachment starts.
+    pub enum Position {
+        /// What comes from now on.
+        0 => Now {},
+        /// At this byte of the process's output, counted over all its streams in order of arrival.
+        /// Older than the ring: starts at the oldest kept byte, after an [`Event::Lost`].
+        1 => Cursor { at: u64 },
+    }
+}
+
+wire_enum! {
+    /// What the host may ask.
+    pub enum Request {
+        /// Answered by [`Event::Info`].
+        0 => Info { version: u32 },
+        /// The connection becomes an attachment: [`Event::Started`] or [`Event::Failed`] comes first.
+        1 => Spawn { spawn: Spawn },
+        /// The connection becomes an attachment of a process that runs or has ended.
+        2 => Attach { process: u64, from: Position },
+        /// Answered by [`Event::Processes`].
+        3 => List {},
+        /// Sends a signal; with `tree` to every process of the command (of its cgroup), else to its process group.
+        /// SIGKILL always takes the whole tree. Answered by [`Event::Done`] or [`Event::Failed`].
+        4 => Signal { process: u64, signal: i32, tree: bool },
+        /// Resizes a terminal. Answered by [`Event::Done`] or [`Event::Failed`].
+        5 => Resize { process: u64, rows: u16, columns: u16 },
+        /// On an attachment: bytes for standard input. Not answered; [`Event::StdinClosed`] if nobody reads them.
+        6 => Stdin { data: Blob },
+        /// On an attachment: ends standard input (a terminal gets its EOF character). Not answered.
+        7 => CloseStdin {},
+        /// On an attachment: no more output please, the connection stays for standard input and the exit.
+        8 => Unfollow {},
+        /// Milliseconds from now until the sandbox ends itself; 0 is never. Answered by [`Event::Done`].
+        9 => SetLifetime { remaining_ms: u64 },
+        /// The sandbox no longer ends with its owner. Answered by [`Event::Done`].
+        10 => Detach {},
+        /// The connection becomes a file worker's. Not answered.
+        11 => Files {},
+        /// Ends the sandbox. The connection closes when it is gone.
+        12 => Shutdown {},
+    }
+}
+
+wire_struct! {
+    /// A process of [`Event::Processes`].
+    pub struct ProcessEntry {
+        /// Number of the process, never used again in this sandbox.
+        pub process: u64,
+        /// PID inside the sandbox.
+        pub pid: u32,
+        /// The command's label.
+        pub tag: Option<String>,
+        /// Program and arguments, as asked for, cut to 4 KiB.
+        pub argv: Vec<Blob>,
+        /// Whether it has a terminal.
+        pub pty: bool,
+        /// How it ended, if it did.
+        pub exit: Option<Exit>,
+        /// Milliseconds since the start, up to the end.
+        pub elapsed_ms: u64,
+        /// Bytes of output so far.
+        pub cursor: u64,
+    }
+}
+
+wire_enum! {
+    /// How a command ended.
+    pub enum Exit {
+        /// It returned this code.
+        0 => Code { code: i32 },
+        /// It was ended by this signal.
+        1 => Signal { signal: i32 },
+        /// Its timeout passed.
+        2 => TimedOut {},
+        /// The kernel ended it because the sandbox's memory was used up.
+        3 => OutOfMemory {},
+    }
+}
+
+wire_enum! {
+    /// Why a request failed.
+    pub enum Failure {
+        /// No such process, working directory or user.
+        0 => NotFound {},
+        /// The request makes no sense here.
+        1 => Invalid {},
+        /// The user may not do this.
+        2 => Denied {},
+        /// A limit of the sandbox is reached (processes, memory, descriptors).
+        3 => Exhausted {},
+        /// The process has ended, has no open standard input or no terminal.
+        4 => State {},
+        /// Anything else.
+        5 => Internal {},
+    }
+}
+
+wire_enum! {
+    /// What PID 1 says.
+    pub enum Event {
+        /// Answer to [`Request::Info`].
+        0 => Info { version: u32, name: String, uptime_ms: u64, remaining_ms: Option<u64>, running: u32 },
+        /// The process exists; `pid` is inside the sandbox.
+        1 => Started { process: u64, pid: u32 },
+        /// Output; `at` is the cursor of the first byte.
+        2 => Output { stream: u8, at: u64, data: Blob },
+        /// This many bytes were dropped before this reader took them.
+        3 => Lost { bytes: u64 },
+        /// Nobody reads standard input any more; sent once.
+        4 => StdinClosed {},
+        /// The process ended; the last event of an attachment.
+        5 => Exited { exit: Exit, at: u64 },
+        /// Answer to [`Request::List`], sorted by number.
+        6 => Processes { processes: Vec<ProcessEntry> },
+        /// The request was carried out.
+        7 => Done {},
+        /// The request was not carried out.
+        8 => Failed { failure: Failure, message: String },
+    }
+}

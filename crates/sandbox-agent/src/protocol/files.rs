@@ -1,0 +1,85 @@
+//! Host to file worker: one request at a time, answered by one reply ([`FileReply::Entries`] may repeat).
+//!
+//! Paths are absolute, resolved inside the sandbox with the rights of `user`. Only regular files are opened,
+//! never a fifo, socket or device, so that no file can make the worker wait.
+
+use super::{Blob, wire_enum, wire_struct};
+
+wire_struct! {
+    /// What `stat` says.
+    pub struct Stat {
+        /// `st_mode`, type and permissions.
+        pub mode: u32,
+        /// Size in bytes.
+        pub size: u64,
+        /// Owner inside the sandbox.
+        pub uid: u32,
+        /// Group inside the sandbox.
+        pub gid: u32,
+        /// Modification time, milliseconds since 1970.
+        pub modified_ms: i64,
+        /// Owner's name, if the sandbox's `/etc/passwd` has one.
+        pub user: Option<String>,
+        /// Group's name, if the sandbox's `/etc/group` has one.
+        pub group: Option<String>,
+        /// Where a symbolic link points.
+        pub target: Option<Blob>,
+    }
+}
+
+wire_struct! {
+    /// A directory's entry.
+    pub struct Entry {
+        /// Path below the listed directory.
+        pub path: Blob,
+        /// Of the entry itself; links are not followed.
+        pub stat: Stat,
+    }
+}
+
+wire_enum! {
+    /// What the host may ask of the file tree.
+    pub enum FileRequest {
+        /// Reads up to `len` bytes at `offset`. A range of at most [`super::MAX_CHUNK`] bytes comes as
+        /// [`FileReply::Data`], a longer one as [`FileReply::Opened`] with a read-only descriptor.
+        0 => Read { path: Blob, user: Option<String>, offset: u64, len: u64 },
+        /// Replaces the contents by `data`, making parent directories. Answered by [`FileReply::Done`].
+        1 => Write { path: Blob, user: Option<String>, mode: Option<u32>, data: Blob },
+        /// Opens for writing, emptied, making parent directories. Answered by [`FileReply::Opened`] with a
+        /// write-only descriptor.
+        2 => Create { path: Blob, user: Option<String>, mode: Option<u32> },
+        /// Answered by [`FileReply::Stat`]. Links are followed if `follow`.
+        3 => Stat { path: Blob, user: Option<String>, follow: bool },
+        /// Answered by any number of [`FileReply::Entries`], then [`FileReply::Done`]. Depth 1 is the directory's
+        /// own entries; links are not followed. `limit` entries at most, then [`FileReply::Failed`].
+        4 => List { path: Blob, user: Option<String>, depth: u32, limit: u64 },
+        /// Makes a directory; with `parents` also those above, and an existing one is no error.
+        5 => Mkdir { path: Blob, user: Option<String>, mode: Option<u32>, parents: bool },
+        /// Renames as rename(2) does; across mounts it copies and removes. A file never replaces a directory.
+        6 => Rename { from: Blob, to: Blob, user: Option<String> },
+        /// Removes a file, link or empty directory; with `recursive` a whole tree.
+        7 => Remove { path: Blob, user: Option<String>, recursive: bool },
+        /// Changes permissions (`mode & 07777`) or owner (`name`, `uid`, `name:group`, `uid:gid`).
+        8 => SetPermissions { path: Blob, user: Option<String>, mode: Option<u32>, owner: Option<String> },
+        /// Makes a symbolic link.
+        9 => Symlink { path: Blob, user: Option<String>, target: Blob },
+    }
+}
+
+wire_enum! {
+    /// The worker's answers.
+    pub enum FileReply {
+        /// Contents; `size` is the whole file's.
+        0 => Data { data: Blob, size: u64 },
+        /// A descriptor of a regular file comes along.
+        1 => Opened { size: u64 },
+        /// Answer to [`FileRequest::Stat`].
+        2 => Stat { stat: Stat },
+        /// Some entries.
+        3 => Entries { entries: Vec<Entry> },
+        /// The request was carried out.
+        4 => Done {},
+        /// The request was not carried out. `errno` is the system's; `message` names the cause.
+        5 => Failed { errno: i32, message: String },
+    }
+}

@@ -1,0 +1,105 @@
+//! Library to zygote: make one sandbox.
+
+use super::{Blob, wire_enum, wire_struct};
+
+wire_struct! {
+    /// First message to a new zygote; answered by [`Reply::Ready`].
+    pub struct Configure {
+        /// [`super::VERSION`].
+        pub version: u32,
+        /// First host uid of the range that owns all stored files.
+        pub storage_base: u32,
+        /// An empty host directory on which the new root is assembled, in a private mount namespace.
+        pub staging: Blob,
+    }
+}
+
+wire_struct! {
+    /// One overlay of the sandbox's file tree. Host paths; the zygote opens them as real root.
+    pub struct Overlay {
+        /// Absolute mount point inside the sandbox; `/` first.
+        pub target: Blob,
+        /// Read-only layers, top first; owner ids `0..` on disk appear as `0..` inside.
+        pub lowers: Vec<Blob>,
+        /// Directory on the host that holds `upper` and `work`; owner ids on disk are from the storage range.
+        pub store: Blob,
+        /// Name of the upper directory in `store`.
+        pub upper: Blob,
+        /// Name of the work directory in `store`.
+        pub work: Blob,
+    }
+}
+
+wire_struct! {
+    /// Makes a sandbox whose PID 1 answers on the listening socket that comes along.
+    ///
+    /// Descriptors, in this order: the listening socket; the read end of the owner's lifeline;
+    /// the record's lock file; then, if `process_cgroup`, the sandbox's cgroup2 directory;
+    /// then, if `oom_counter`, the file that counts OOM kills.
+    pub struct Create {
+        /// Host name and id of the sandbox.
+        pub name: String,
+        /// First host uid (and gid) of the sandbox's private range.
+        pub uid_base: u32,
+        /// Length of the range.
+        pub uid_count: u32,
+        /// File tree, `/` first.
+        pub overlays: Vec<Overlay>,
+        /// Size of each of the tmpfs mounts `/run` and `/dev/shm`, in bytes.
+        pub tmpfs_size: u64,
+        /// Environment that every command of the sandbox starts from.
+        pub env: Vec<(Blob, Blob)>,
+        /// Milliseconds until the sandbox ends itself; 0 is never.
+        pub lifetime_ms: u64,
+        /// Whether the sandbox ends when the lifeline is closed.
+        pub owned: bool,
+        /// Compiled BPF (`struct sock_filter[]`) that every user process runs under.
+        pub seccomp: Blob,
+        /// A cgroup2 directory comes along; each command gets a child of it.
+        pub process_cgroup: bool,
+        /// A file that counts OOM kills comes along: `memory.events` (v2) or `memory.oom_control` (v1).
+        pub oom_counter: bool,
+        /// Walls to leave out, of [`super::zygote::weaken`]. Refused unless built with the `weaken` feature.
+        pub weaken: u32,
+    }
+}
+
+/// Walls that a test build can leave out, one bit each.
+pub mod weaken {
+    /// No seccomp filter on user processes.
+    pub const SECCOMP: u32 = 1 << 0;
+    /// `no_new_privs` stays off.
+    pub const NO_NEW_PRIVS: u32 = 1 << 1;
+    /// Capabilities are not dropped.
+    pub const CAPABILITIES: u32 = 1 << 2;
+    /// The host's network namespace.
+    pub const NETWORK: u32 = 1 << 3;
+    /// The host's PID namespace is not replaced.
+    pub const PROCESSES: u32 = 1 << 4;
+    /// The host's IPC namespace.
+    pub const IPC: u32 = 1 << 5;
+    /// `/proc` is neither masked nor partly read-only.
+    pub const PROC_MASKS: u32 = 1 << 6;
+    /// PID 1 stays dumpable.
+    pub const DUMPABLE: u32 = 1 << 7;
+    /// The host's root stays attached at `/.host` instead of being detached.
+    pub const ROOT: u32 = 1 << 8;
+    /// User namespaces may be made inside.
+    pub const USER_NAMESPACES: u32 = 1 << 9;
+    /// The host's UTS namespace.
+    pub const HOST_NAME: u32 = 1 << 10;
+    /// Host device nodes are not hidden: the host's `/dev` is bound.
+    pub const DEVICES: u32 = 1 << 11;
+}
+
+wire_enum! {
+    /// The zygote's answers.
+    pub enum Reply {
+        /// Answer to [`Configure`].
+        0 => Ready { version: u32 },
+        /// The sandbox exists and answers on its socket. A pidfd of PID 1 comes along.
+        1 => Created { pid: u32 },
+        /// Nothing was made. `errno` may be 0.
+        2 => Failed { step: String, errno: i32 },
+    }
+}
