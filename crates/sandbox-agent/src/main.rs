@@ -1,3 +1,18 @@
 //! The helper process of `sandbox-local`: zygote, PID 1 of a sandbox, and the `sudo` stand-in inside it.
+//!
+//! One binary for all three; the name it is started by says which one it is. It is never run by hand.
 
-fn main() {}
+#[cfg(target_os = "linux")]
+mod sys;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Nothing is left to do if standard error is closed as well.
+    let _ = writeln!(
+        std::io::stderr(),
+        "sandbox-agent: this is a helper of the crate sandbox-local, which starts it; use the `sandbox` command"
+    );
+    ExitCode::FAILURE
+}
