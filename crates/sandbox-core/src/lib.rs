@@ -1,1 +1,48 @@
-//! The contract.
+#![doc = include_str!("../README.md")]
+
+mod body;
+mod capability;
+mod command;
+mod error;
+mod files;
+mod id;
+mod layer;
+mod lifecycle;
+mod network;
+mod options;
+mod path;
+mod ports;
+pub mod prelude;
+mod process;
+mod provider;
+mod pty;
+mod sandbox;
+mod snapshot;
+
+pub use body::{Body, FileContents};
+pub use bytes::Bytes;
+pub use capability::{Capabilities, Enforcement, EnforcementReport, Wall};
+pub use command::{Command, Program, Stdin};
+pub use error::{Error, ErrorKind, Result, Retry};
+pub use files::{
+    FileInfo, FileKind, Files, FilesExt, GlobOptions, ListFilesOptions, MkdirOptions,
+    PermissionOptions, ReadOptions, RemoveOptions, RenameOptions, StatOptions, WriteOptions,
+};
+pub use futures_util::stream::BoxStream;
+pub use id::{JobId, ProcessId, SandboxId, SlotId, SnapshotId, TemplateId};
+pub use layer::{Layer, LayeredProvider, ProviderExt};
+pub use lifecycle::{Lifecycle, Pause};
+pub use network::{Destination, NetworkAction, NetworkPolicy, NetworkRule};
+pub use options::{
+    ConnectOptions, CreateOptions, Expiry, Extensions, Limits, ListOptions, Ownership, Source,
+};
+pub use path::SandboxPath;
+pub use ports::Ports;
+pub use process::{
+    Attach, ExitStatus, Output, Position, Process, ProcessControl, ProcessEvent, ProcessInfo,
+    Signal,
+};
+pub use provider::{SandboxInfo, SandboxProvider, SandboxState};
+pub use pty::{Pty, PtySize};
+pub use sandbox::{Sandbox, SandboxExt};
+pub use snapshot::{SnapshotInfo, Snapshots};

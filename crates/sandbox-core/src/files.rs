@@ -1,0 +1,294 @@
+//! The file tree of a sandbox.
+
+use crate::{
+    Body, BoxStream, Bytes, Error, ErrorKind, FileContents, Result, SandboxPath, options::options,
+};
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use serde::Serialize;
+use std::{collections::BTreeMap, ops::Range, time::SystemTime};
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A fifo, socket or device.
+    Other,
+}
+
+/// What is known of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileInfo {
+    /// Where it is: as asked for, or below the listed directory.
+    pub path: SandboxPath,
+    /// What it is.
+    pub kind: FileKind,
+    /// Bytes of content; of a link the length of its target.
+    pub size: u64,
+    /// Permission bits, `0o7777` at most.
+    pub mode: Option<u32>,
+    /// Owner's name, or number if it has no name.
+    pub owner: Option<String>,
+    /// Group's name, or number if it has no name.
+    pub group: Option<String>,
+    /// Last change of the contents.
+    pub modified: Option<SystemTime>,
+    /// Where a symbolic link points.
+    pub target: Option<Vec<u8>>,
+}
+
+impl FileInfo {
+    /// A file of which only this is known.
+    #[must_use]
+    pub fn new(path: SandboxPath, kind: FileKind, size: u64) -> Self {
+        Self {
+            path,
+            kind,
+            size,
+            mode: None,
+            owner: None,
+            group: None,
+            modified: None,
+            target: None,
+        }
+    }
+}
+
+options! {
+    /// How to read a file.
+    pub struct ReadOptions {
+        /// Which bytes; a part beyond the end is empty.
+        pub range: Range<u64>,
+        /// With whose rights.
+        pub user: String,
+    }
+}
+
+options! {
+    /// How to write a file.
+    pub struct WriteOptions {
+        /// With whose rights; new files are theirs.
+        pub user: String,
+        /// Permission bits; else those of the existing file, or `0o644`.
+        pub mode: u32,
+        /// Labels of the file, where the provider keeps such.
+        pub metadata: BTreeMap<String, String>,
+    }
+}
+
+options! {
+    /// How to look at a file.
+    pub struct StatOptions {
+        /// With whose rights.
+        pub user: String,
+        /// Whether a link stands for what it points to; else it stands for itself.
+        pub follow: bool,
+    }
+}
+
+options! {
+    /// How to list a directory.
+    pub struct ListFilesOptions {
+        /// With whose rights.
+        pub user: String,
+        /// How many levels; 1, the default, is the directory's own entries.
+        pub depth: u32,
+    }
+}
+
+options! {
+    /// How to match paths.
+    pub struct GlobOptions {
+        /// With whose rights.
+        pub user: String,
+    }
+}
+
+options! {
+    /// How to make a directory.
+    pub struct MkdirOptions {
+        /// With whose rights.
+        pub user: String,
+        /// Permission bits; else `0o755`.
+        pub mode: u32,
+        /// Also makes missing directories above, and takes an existing one as success.
+        pub parents: bool,
+    }
+}
+
+options! {
+    /// How to rename.
+    pub struct RenameOptions {
+        /// With whose rights.
+        pub user: String,
+    }
+}
+
+options! {
+    /// How to remove.
+    pub struct RemoveOptions {
+        /// With whose rights.
+        pub user: String,
+        /// Also removes what is in a directory.
+        pub recursive: bool,
+    }
+}
+
+options! {
+    /// Which permissions to set.
+    pub struct PermissionOptions {
+        /// With whose rights.
+        pub user: String,
+        /// Permission bits, `0o7777` at most.
+        pub mode: u32,
+        /// `name`, `uid`, `name:group` or `uid:gid`.
+        pub owner: String,
+    }
+}
+
+/// The file tree of a sandbox.
+///
+/// # Behavior
+/// - Everything is resolved inside the sandbox, with the rights of the call's user (by default the sandbox's):
+///   a link leads nowhere that the user's own programs could not go.
+/// - Contents are those of regular files. A fifo, socket or device is `InvalidArgument` and is never waited for.
+///
+/// # Errors
+/// `NotFound` for a missing file (never for a missing sandbox, which is `SandboxNotFound`), `AlreadyExists`,
+/// `PermissionDenied`, `StorageFull`, and `InvalidArgument` where the kind of file does not fit.
+#[async_trait]
+pub trait Files: Send + Sync {
+    /// Reads a file or a range of it.
+    async fn read(&self, path: &SandboxPath, options: ReadOptions) -> Result<FileContents>;
+
+    /// Replaces a file's contents, making it and the directories above if they are missing.
+    ///
+    /// # Cancel safety
+    /// None: a write that is cut off leaves what had arrived.
+    async fn write(&self, path: &SandboxPath, body: Body, options: WriteOptions) -> Result<()>;
+
+    /// Looks at a path; by default a link is followed.
+    async fn stat(&self, path: &SandboxPath, options: StatOptions) -> Result<FileInfo>;
+
+    /// Lists a directory, parents before children, each directory sorted by name. Links are not followed.
+    fn list(
+        &self,
+        path: &SandboxPath,
+        options: ListFilesOptions,
+    ) -> BoxStream<'static, Result<FileInfo>>;
+
+    /// Finds paths that match `pattern` below `base`: `*` and `?` within a name, `**` over directories,
+    /// `[a-z]` and `{a,b}`. Sorted as [`Files::list`]; links are not followed.
+    fn glob(
+        &self,
+        base: &SandboxPath,
+        pattern: &str,
+        options: GlobOptions,
+    ) -> BoxStream<'static, Result<FileInfo>>;
+
+    /// Makes a directory.
+    async fn mkdir(&self, path: &SandboxPath, options: MkdirOptions) -> Result<()>;
+
+    /// Renames; an existing file is replaced, a directory only if it is empty and `from` is one too.
+    async fn rename(
+        &self,
+        from: &SandboxPath,
+        to: &SandboxPath,
+        options: RenameOptions,
+    ) -> Result<()>;
+
+    /// Removes a file, a link or an empty directory; a whole tree if asked.
+    ///
+    /// # Errors
+    /// `NotFound` if it is missing, `InvalidState` if a directory is not empty.
+    async fn remove(&self, path: &SandboxPath, options: RemoveOptions) -> Result<()>;
+
+    /// Changes permission bits or owner.
+    async fn set_permissions(&self, path: &SandboxPath, options: PermissionOptions) -> Result<()>;
+}
+
+/// Shorthands for whole files. Imported by the prelude.
+pub trait FilesExt: Files {
+    /// Largest file that [`FilesExt::read_bytes`] takes: 64 MiB. Read larger ones as a stream.
+    const READ_LIMIT: usize = 64 * 1024 * 1024;
+
+    /// Reads a whole file.
+    fn read_bytes(
+        &self,
+        path: impl TryInto<SandboxPath, Error = Error> + Send,
+    ) -> impl Future<Output = Result<Bytes>> + Send {
+        async move {
+            let path = path.try_into()?;
+            self.read(&path, ReadOptions::new())
+                .await?
+                .into_bytes(Self::READ_LIMIT)
+                .await
+        }
+    }
+
+    /// Reads a whole file as text.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not UTF-8.
+    fn read_text(
+        &self,
+        path: impl TryInto<SandboxPath, Error = Error> + Send,
+    ) -> impl Future<Output = Result<String>> + Send {
+        async move {
+            String::from_utf8(self.read_bytes(path).await?.into()).map_err(|error| {
+                Error::invalid("the file is not UTF-8 text, read it as bytes").with_source(error)
+            })
+        }
+    }
+
+    /// Writes a whole file with default options.
+    fn write_bytes(
+        &self,
+        path: impl TryInto<SandboxPath, Error = Error> + Send,
+        body: impl Into<Body> + Send,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            let (path, body) = (path.try_into()?, body.into());
+            self.write(&path, body, WriteOptions::new()).await
+        }
+    }
+
+    /// Whether something is at `path`, a dangling link included.
+    fn exists(
+        &self,
+        path: impl TryInto<SandboxPath, Error = Error> + Send,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        async move {
+            match self
+                .stat(&path.try_into()?, StatOptions::new().follow(false))
+                .await
+            {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        }
+    }
+
+    /// Collects a listing of a directory's own entries.
+    fn list_all(
+        &self,
+        path: impl TryInto<SandboxPath, Error = Error> + Send,
+    ) -> impl Future<Output = Result<Vec<FileInfo>>> + Send {
+        async move {
+            self.list(&path.try_into()?, ListFilesOptions::new())
+                .try_collect()
+                .await
+        }
+    }
+}
+
+impl<F: Files + ?Sized> FilesExt for F {}

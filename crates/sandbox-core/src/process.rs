@@ -1,0 +1,441 @@
+//! A running command: one type for foreground, background and terminals, a stream of events plus controls.
+
+use crate::{BoxStream, Bytes, Error, ErrorKind, ProcessId, PtySize, Result};
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use serde::Serialize;
+use std::{fmt, sync::Arc, time::Duration};
+
+/// What a process says, in order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProcessEvent {
+    /// It exists. `pid` is the sandbox's number for it, if there is one.
+    Started {
+        /// Process id inside the sandbox.
+        pid: Option<u32>,
+    },
+    /// Standard output, or both streams if they are merged.
+    Stdout(Bytes),
+    /// Standard error.
+    Stderr(Bytes),
+    /// A terminal's output.
+    Pty(Bytes),
+    /// This many bytes were dropped because this reader was too slow or came too late.
+    Lost {
+        /// Number of bytes.
+        bytes: u64,
+    },
+    /// It ended. The last event.
+    Exited(ExitStatus),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExitStatus {
+    /// It returned this code.
+    Code(i32),
+    /// It was ended by this signal.
+    Signal(i32),
+    /// Its [`Command::timeout`](crate::Command::timeout) passed.
+    TimedOut,
+    /// The sandbox's memory was used up, and the kernel chose this process.
+    OutOfMemory,
+}
+
+impl ExitStatus {
+    /// Whether it returned 0.
+    #[must_use]
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+
+    /// One number as a shell would give it: the code, 128 and the signal, 124 for a timeout, 137 for lack of memory.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(128),
+            Self::TimedOut => 124,
+            Self::OutOfMemory => 137,
+        }
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "ended by signal {signal}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+        }
+    }
+}
+
+/// A signal, by its Linux number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// Hang-up.
+    pub const HUP: Self = Self(1);
+    /// Interrupt, as by Ctrl-C.
+    pub const INT: Self = Self(2);
+    /// Quit.
+    pub const QUIT: Self = Self(3);
+    /// The end that cannot be caught; it takes the whole tree of a command.
+    pub const KILL: Self = Self(9);
+    /// User-defined.
+    pub const USR1: Self = Self(10);
+    /// User-defined.
+    pub const USR2: Self = Self(12);
+    /// Please end.
+    pub const TERM: Self = Self(15);
+
+    /// A signal by its Linux number.
+    ///
+    /// # Errors
+    /// `InvalidArgument` unless 1 to 64.
+    pub fn new(number: i32) -> Result<Self> {
+        if (1..=64).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(Error::invalid(format!(
+                "signal {number} does not exist, use 1 to 64"
+            )))
+        }
+    }
+
+    /// Its Linux number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+/// What can be done to a process from any task.
+#[async_trait]
+pub trait ProcessControl: fmt::Debug + Send + Sync + 'static {
+    /// Sends bytes to standard input or the terminal; waits while the program does not read.
+    ///
+    /// # Errors
+    /// `InvalidState` if it was not kept open, has been closed, or nobody reads it any more.
+    async fn write_stdin(&self, data: Bytes) -> Result<()>;
+
+    /// Ends standard input; a terminal gets its end-of-file character.
+    async fn close_stdin(&self) -> Result<()>;
+
+    /// Sends a signal to the command's process group; KILL reaches every process that it started.
+    ///
+    /// # Errors
+    /// `InvalidState` if it has ended.
+    async fn signal(&self, signal: Signal) -> Result<()>;
+
+    /// Resizes the terminal. `InvalidState` if there is none.
+    async fn resize(&self, size: PtySize) -> Result<()>;
+}
+
+/// A running command.
+///
+/// # Behavior
+/// - Exactly one [`ProcessEvent::Exited`], last. A stream that ends without it is an error.
+/// - Dropping a `Process` detaches; it does not kill.
+pub struct Process {
+    id: ProcessId,
+    events: BoxStream<'static, Result<ProcessEvent>>,
+    control: Arc<dyn ProcessControl>,
+    cursor: u64,
+    exit: Option<ExitStatus>,
+    failed: bool,
+}
+
+impl Process {
+    /// Builds a process from its events and controls, as providers, layers and replays do.
+    pub fn new(
+        id: ProcessId,
+        events: BoxStream<'static, Result<ProcessEvent>>,
+        control: Arc<dyn ProcessControl>,
+    ) -> Self {
+        Self {
+            id,
+            events,
+            control,
+            cursor: 0,
+            exit: None,
+            failed: false,
+        }
+    }
+
+    /// Starts counting at `cursor`, for a process that was attached later.
+    #[must_use]
+    pub fn with_cursor(mut self, cursor: u64) -> Self {
+        self.cursor = cursor;
+        self
+    }
+
+    /// Its name within the sandbox.
+    #[must_use]
+    pub fn id(&self) -> &ProcessId {
+        &self.id
+    }
+
+    /// Controls that other tasks can use while this one reads.
+    #[must_use]
+    pub fn control(&self) -> Arc<dyn ProcessControl> {
+        Arc::clone(&self.control)
+    }
+
+    /// Bytes of output up to the last event, over all streams, dropped ones included: where to come back to with
+    /// [`Position::Cursor`].
+    #[must_use]
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// How it ended, once [`ProcessEvent::Exited`] has come.
+    #[must_use]
+    pub fn exit(&self) -> Option<ExitStatus> {
+        self.exit
+    }
+
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    /// Whatever the provider fails with; `Protocol` if the events stop before the exit. After an error, `None`.
+    ///
+    /// # Cancel safety
+    /// No event is lost if the future is dropped.
+    pub async fn try_next(&mut self) -> Result<Option<ProcessEvent>> {
+        if self.exit.is_some() || self.failed {
+            return Ok(None);
+        }
+        let event = match self.events.next().await {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => {
+                self.failed = true;
+                return Err(error);
+            }
+            None => {
+                self.failed = true;
+                let message = "the process's events stopped before it ended";
+                return Err(
+                    Error::new(ErrorKind::Protocol, message).with_context("process", &self.id)
+                );
+            }
+        };
+        match &event {
+            ProcessEvent::Stdout(bytes)
+            | ProcessEvent::Stderr(bytes)
+            | ProcessEvent::Pty(bytes) => {
+                self.cursor += bytes.len() as u64;
+            }
+            ProcessEvent::Lost { bytes } => self.cursor += bytes,
+            ProcessEvent::Exited(status) => self.exit = Some(*status),
+            ProcessEvent::Started { .. } => {}
+        }
+        Ok(Some(event))
+    }
+
+    /// Reads to the end and returns how it ended, dropping the output.
+    ///
+    /// # Errors
+    /// As [`Process::try_next`].
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        loop {
+            match self.try_next().await? {
+                Some(ProcessEvent::Exited(status)) => return Ok(status),
+                Some(_) => {}
+                None => {
+                    let gone = || {
+                        Error::new(
+                            ErrorKind::InvalidState,
+                            "the process's events have failed before",
+                        )
+                    };
+                    return self.exit.ok_or_else(gone);
+                }
+            }
+        }
+    }
+
+    /// Collects all output up to [`Output::DEFAULT_LIMIT`] a stream.
+    ///
+    /// # Errors
+    /// As [`Process::try_next`].
+    pub async fn output(self) -> Result<Output> {
+        self.output_within(Output::DEFAULT_LIMIT).await
+    }
+
+    /// Collects the first `limit` bytes of each stream; the rest is read and dropped.
+    ///
+    /// # Errors
+    /// As [`Process::try_next`].
+    pub async fn output_within(mut self, limit: usize) -> Result<Output> {
+        let mut stdout = Vec::new();
+        let mut stderr = Vec::new();
+        let mut truncated = false;
+        loop {
+            match self.try_next().await? {
+                Some(ProcessEvent::Stdout(bytes) | ProcessEvent::Pty(bytes)) => {
+                    truncated |= append(&mut stdout, &bytes, limit);
+                }
+                Some(ProcessEvent::Stderr(bytes)) => {
+                    truncated |= append(&mut stderr, &bytes, limit)
+                }
+                Some(ProcessEvent::Lost { .. }) => truncated = true,
+                Some(ProcessEvent::Started { .. }) => {}
+                Some(ProcessEvent::Exited(status)) => {
+                    return Ok(Output {
+                        status,
+                        stdout: stdout.into(),
+                        stderr: stderr.into(),
+                        truncated,
+                    });
+                }
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidState,
+                        "the process's events were taken before",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Appends what fits below `limit`; true if something did not.
+fn append(all: &mut Vec<u8>, bytes: &[u8], limit: usize) -> bool {
+    let fits = limit.saturating_sub(all.len()).min(bytes.len());
+    all.extend_from_slice(&bytes[..fits]);
+    fits < bytes.len()
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("id", &self.id)
+            .field("cursor", &self.cursor)
+            .field("exit", &self.exit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All that a command said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output, or a terminal's.
+    pub stdout: Bytes,
+    /// Standard error.
+    pub stderr: Bytes,
+    /// Some output is missing: there was more than the limit, or it was dropped on the way.
+    pub truncated: bool,
+}
+
+impl Output {
+    /// Bytes of each stream that [`Process::output`] keeps: 16 MiB.
+    pub const DEFAULT_LIMIT: usize = 16 * 1024 * 1024;
+
+    /// The output itself if the command returned 0.
+    ///
+    /// # Errors
+    /// `InvalidState` that names the exit and the end of standard error.
+    pub fn check(self) -> Result<Self> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        let text = String::from_utf8_lossy(&self.stderr);
+        let tail: String = text
+            .trim_end()
+            .chars()
+            .rev()
+            .take(500)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect();
+        let message = format!("the command failed: {}", self.status);
+        Err(Error::new(ErrorKind::InvalidState, message).with_context("stderr", tail))
+    }
+
+    /// Standard output as text; what is not UTF-8 becomes U+FFFD.
+    #[must_use]
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error as text; what is not UTF-8 becomes U+FFFD.
+    #[must_use]
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
+/// Where an attached reader starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Position {
+    /// With what comes from now on.
+    Now,
+    /// At this byte, counted as [`Process::cursor`] does. If it is no longer kept, a [`ProcessEvent::Lost`] comes first.
+    Cursor(u64),
+}
+
+/// A process that runs in a sandbox or has run there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ProcessInfo {
+    /// Its name.
+    pub id: ProcessId,
+    /// The sandbox's number for it.
+    pub pid: Option<u32>,
+    /// Its label.
+    pub tag: Option<String>,
+    /// Program and arguments, possibly shortened.
+    pub argv: Vec<String>,
+    /// Whether it has a terminal.
+    pub pty: bool,
+    /// How it ended, if it did.
+    pub exit: Option<ExitStatus>,
+    /// From its start to now or to its end.
+    pub elapsed: Option<Duration>,
+}
+
+impl ProcessInfo {
+    /// A process of which only the name is known.
+    #[must_use]
+    pub fn new(id: ProcessId) -> Self {
+        Self {
+            id,
+            pid: None,
+            tag: None,
+            argv: Vec::new(),
+            pty: false,
+            exit: None,
+            elapsed: None,
+        }
+    }
+}
+
+/// Processes that another reader, or another program, has started.
+#[async_trait]
+pub trait Attach: Send + Sync {
+    /// Follows a process that runs or has ended.
+    ///
+    /// # Behavior
+    /// - Several readers may follow one process. A slow one loses output, is told so by [`ProcessEvent::Lost`],
+    ///   and stops nobody.
+    /// - After the end, what is still kept comes, and then the exit.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such process (any more).
+    async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process>;
+
+    /// The processes that were started through the contract, those that have ended included while they are kept.
+    async fn processes(&self) -> Result<Vec<ProcessInfo>>;
+}
