@@ -3,6 +3,8 @@
 //! One binary for all three; the name it is started by says which one it is. It is never run by hand.
 
 #[cfg(target_os = "linux")]
+mod account;
+#[cfg(target_os = "linux")]
 mod sys;
 
 use std::io::Write as _;

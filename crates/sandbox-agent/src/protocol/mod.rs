@@ -9,8 +9,15 @@
 //! - `agent`: anybody on the host who may open the sandbox's socket talks to its PID 1 ([`agent::Request`]).
 //! - `files`: after [`agent::Request::Files`] a connection belongs to a file worker ([`files::FileRequest`]).
 
-#![expect(missing_docs, reason = "a message documents its fields in its own line")]
-#![expect(clippy::exhaustive_enums, clippy::exhaustive_structs, reason = "both ends build every message")]
+#![expect(
+    missing_docs,
+    reason = "a message documents its fields in its own line"
+)]
+#![expect(
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs,
+    reason = "both ends build every message"
+)]
 
 pub mod agent;
 pub mod files;
