@@ -2,3 +2,16 @@
 //!
 //! These files are the only ones of the binary that hold `unsafe` code; each opens with
 //! `#![expect(unsafe_code, reason = "...")]` and gives a `// SAFETY:` reason for every block.
+
+pub(crate) mod socket;
+
+use std::io;
+
+/// Turns a system call's result into one of Rust: a negative one is the error in `errno`.
+pub(crate) fn check<T: Copy + Default + PartialOrd>(result: T) -> io::Result<T> {
+    if result < T::default() {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
