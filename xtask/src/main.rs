@@ -1,1 +1,45 @@
-fn main() {}
+//! `cargo xtask`: everything that is done to the workspace rather than with it.
+//!
+//! One file per command. `cargo xtask ci` runs every check; each check is a command of its own as well.
+
+mod ci;
+mod command;
+mod context;
+mod fmt;
+mod lint;
+mod metadata;
+mod prerequisites;
+mod report;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use context::Context;
+
+/// Checks the workspace.
+#[derive(Debug, clap::Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+enum Task {
+    /// Runs every check, as continuous integration does.
+    Ci(ci::Args),
+    #[command(flatten)]
+    Step(ci::Step),
+}
+
+fn main() -> ExitCode {
+    let task = Task::parse();
+    let result = Context::new().and_then(|context| match task {
+        Task::Ci(args) => ci::run(&context, &args),
+        Task::Step(step) => ci::run_step(&context, step),
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            report::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
