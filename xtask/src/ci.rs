@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use crate::{
+    advisories,
     context::Context,
-    fmt, lint, prerequisites,
+    deny, docs, features, fmt, lint, msrv, package, portable, prerequisites,
     report::{Outcome, Report},
-    test, tidy,
+    semver, test, tidy,
 };
 
 /// Options of `cargo xtask ci`.
@@ -24,31 +25,63 @@ pub(crate) enum Step {
     Prerequisites,
     /// Formatting.
     Fmt,
-    /// Clippy on all targets, warnings denied.
-    Lint,
     /// House rules: dependency levels, manifests, module headers, `unsafe`, file length.
     Tidy,
+    /// Licences and origins of all dependencies.
+    Deny,
+    /// Known vulnerabilities of the dependencies.
+    Advisories,
+    /// Clippy on all targets, warnings denied.
+    Lint,
     /// Unit, integration and documentation tests.
     Test,
+    /// Documentation, warnings denied.
+    Docs,
+    /// Each feature alone, none and all; what must stay out of a crate.
+    Features,
+    /// The library crates on other systems.
+    Portable,
+    /// Packages the published crates and builds them from their packages.
+    Package,
+    /// The oldest supported compiler.
+    Msrv,
+    /// API changes since the last release.
+    Semver,
 }
 
 impl Step {
     /// In the order of `ci`: what fails fast comes first.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 13] = [
         Self::Prerequisites,
         Self::Fmt,
         Self::Tidy,
+        Self::Deny,
+        Self::Advisories,
         Self::Lint,
         Self::Test,
+        Self::Docs,
+        Self::Features,
+        Self::Portable,
+        Self::Package,
+        Self::Msrv,
+        Self::Semver,
     ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Prerequisites => "prerequisites",
             Self::Fmt => "fmt",
-            Self::Lint => "lint",
             Self::Tidy => "tidy",
+            Self::Deny => "deny",
+            Self::Advisories => "advisories",
+            Self::Lint => "lint",
             Self::Test => "test",
+            Self::Docs => "docs",
+            Self::Features => "features",
+            Self::Portable => "portable",
+            Self::Package => "package",
+            Self::Msrv => "msrv",
+            Self::Semver => "semver",
         }
     }
 
@@ -56,9 +89,17 @@ impl Step {
         match self {
             Self::Prerequisites => prerequisites::run(context),
             Self::Fmt => fmt::run(context),
-            Self::Lint => lint::run(context),
             Self::Tidy => tidy::run(context),
+            Self::Deny => deny::run(context),
+            Self::Advisories => advisories::run(context),
+            Self::Lint => lint::run(context),
             Self::Test => test::run(context),
+            Self::Docs => docs::run(context),
+            Self::Features => features::run(context),
+            Self::Portable => portable::run(context),
+            Self::Package => package::run(context),
+            Self::Msrv => msrv::run(context),
+            Self::Semver => semver::run(context),
         }
     }
 }

@@ -2,14 +2,22 @@
 //!
 //! One file per command. `cargo xtask ci` runs every check; each check is a command of its own as well.
 
+mod advisories;
 mod ci;
 mod command;
 mod context;
+mod deny;
+mod docs;
+mod features;
 mod fmt;
 mod lint;
 mod metadata;
+mod msrv;
+mod package;
+mod portable;
 mod prerequisites;
 mod report;
+mod semver;
 mod test;
 mod tidy;
 

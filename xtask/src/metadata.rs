@@ -19,6 +19,16 @@ pub(crate) struct Metadata {
 pub(crate) struct Package {
     id: String,
     pub(crate) name: String,
+    pub(crate) version: String,
+    /// An SPDX expression.
+    pub(crate) license: Option<String>,
+    /// Where it comes from; `None` is the workspace.
+    pub(crate) source: Option<String>,
+    /// Registries it may be published to: `None` is any, an empty list is none.
+    publish: Option<Vec<String>>,
+    pub(crate) rust_version: Option<String>,
+    /// Features and what each turns on.
+    pub(crate) features: BTreeMap<String, Vec<String>>,
     pub(crate) dependencies: Vec<Dependency>,
 }
 
@@ -30,6 +40,15 @@ pub(crate) struct Dependency {
     pub(crate) kind: Option<String>,
 }
 
+impl Package {
+    /// Whether it is meant for a registry.
+    pub(crate) fn is_published(&self) -> bool {
+        self.publish
+            .as_ref()
+            .is_none_or(|registries| !registries.is_empty())
+    }
+}
+
 impl Metadata {
     /// Asks Cargo.
     pub(crate) fn read(context: &Context) -> Result<Self> {
@@ -37,6 +56,12 @@ impl Metadata {
             .cargo(["metadata", "--format-version", "1", "--all-features"])
             .read()?;
         serde_json::from_str(&json).context("`cargo metadata` printed something unexpected")
+    }
+
+    /// The packages that come from elsewhere.
+    pub(crate) fn externals(&self) -> impl Iterator<Item = &Package> {
+        let external = |package: &&Package| !self.workspace_members.contains(&package.id);
+        self.packages.iter().filter(external)
     }
 
     /// The packages of the workspace by name.
@@ -47,4 +72,15 @@ impl Metadata {
             .map(|package| (package.name.as_str(), package))
             .collect()
     }
+}
+
+/// A package with these fields of `cargo metadata`, for the tests of the checks.
+#[cfg(test)]
+pub(crate) fn package(fields: serde_json::Value) -> Package {
+    let mut json = serde_json::json!({
+        "id": "x", "name": "x", "version": "1.0.0", "dependencies": [], "features": {},
+    });
+    let fields = fields.as_object().unwrap().clone();
+    json.as_object_mut().unwrap().extend(fields);
+    serde_json::from_value(json).unwrap()
 }

@@ -18,13 +18,15 @@ use anyhow::Result;
 pub(crate) enum Outcome {
     /// It found nothing wrong.
     Passed,
+    /// Likewise, in so many cases as the text says.
+    PassedOn(String),
     /// It could not be done on this machine, and why.
     Skipped(String),
 }
 
 #[derive(Debug)]
 enum State {
-    Passed,
+    Passed(String),
     Skipped(String),
     Failed,
     NotRun,
@@ -55,7 +57,8 @@ impl Report {
         let result = run();
         let time = start.elapsed();
         let (state, error) = match result {
-            Ok(Outcome::Passed) => (State::Passed, None),
+            Ok(Outcome::Passed) => (State::Passed(String::new()), None),
+            Ok(Outcome::PassedOn(what)) => (State::Passed(what), None),
             Ok(Outcome::Skipped(why)) => (State::Skipped(why), None),
             Err(error) => (State::Failed, Some(error)),
         };
@@ -99,14 +102,14 @@ impl Report {
 
 impl Row {
     fn line(&self) -> String {
-        let (word, why) = match &self.state {
-            State::Passed => ("ok", ""),
+        let (word, text) = match &self.state {
+            State::Passed(what) => ("ok", what.as_str()),
             State::Skipped(why) => ("skipped:", why.as_str()),
             State::Failed => ("FAILED", ""),
             State::NotRun => ("not run", ""),
         };
         let seconds = self.time.as_secs_f64();
-        let line = format!("{:<14}{seconds:>7.1} s  {word} {why}", self.name);
+        let line = format!("{:<14}{seconds:>7.1} s  {word} {text}", self.name);
         line.trim_end().to_owned()
     }
 }

@@ -77,16 +77,14 @@ fn check_package(package: &Package, is_member: impl Fn(&str) -> bool) -> Vec<Pro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata;
 
     fn package(name: &str, dependencies: &[(&str, Option<&str>)]) -> Package {
         let dependencies: Vec<_> = dependencies
             .iter()
             .map(|(name, kind)| serde_json::json!({ "name": name, "kind": kind }))
             .collect();
-        let json = serde_json::json!({
-            "id": name, "name": name, "dependencies": dependencies,
-        });
-        serde_json::from_value(json).unwrap()
+        metadata::package(serde_json::json!({ "name": name, "dependencies": dependencies }))
     }
 
     fn problems(name: &str, dependencies: &[(&str, Option<&str>)]) -> usize {
