@@ -1,0 +1,63 @@
+//! How a local provider is set up.
+
+use crate::LocalProvider;
+use sandbox_core::{Limits, Result};
+use std::path::{Path, PathBuf};
+
+/// Sets up a [`LocalProvider`].
+#[derive(Debug, Clone)]
+pub struct LocalBuilder {
+    pub(crate) state_dir: PathBuf,
+    pub(crate) default_limits: Limits,
+    pub(crate) weaken: u32,
+}
+
+impl LocalBuilder {
+    /// Where state is kept unless the builder or `SANDBOX_STATE_DIR` says otherwise.
+    pub const DEFAULT_STATE_DIR: &str = "/var/lib/sandbox";
+
+    pub(crate) fn new() -> Self {
+        let limits = Limits::new()
+            .memory(2 * 1024 * 1024 * 1024)
+            .cpus(2.0)
+            .processes(512);
+        Self {
+            state_dir: Self::DEFAULT_STATE_DIR.into(),
+            default_limits: limits,
+            weaken: 0,
+        }
+    }
+
+    /// Keeps records, templates and changed files below `path`, which is made if it is missing.
+    ///
+    /// Programs that use the same directory see each other's sandboxes.
+    #[must_use]
+    pub fn state_dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.state_dir = path.as_ref().to_owned();
+        self
+    }
+
+    /// Limits of sandboxes that do not set their own: 2 GiB of memory, 2 processors and 512 processes if this is not
+    /// called. What is `None` here is not limited by default.
+    #[must_use]
+    pub fn default_limits(mut self, limits: Limits) -> Self {
+        self.default_limits = limits;
+        self
+    }
+
+    /// Takes walls away, of [`weaken`](sandbox_agent::protocol::zygote::weaken): for tests that show what a wall is for.
+    #[cfg(all(feature = "weaken", target_os = "linux"))]
+    #[must_use]
+    pub fn weaken(mut self, walls: u32) -> Self {
+        self.weaken = walls;
+        self
+    }
+
+    /// Opens the state directory and removes what earlier programs have left behind.
+    ///
+    /// # Errors
+    /// `Unsupported` off Linux; `PermissionDenied` or `StorageFull` for the state directory.
+    pub fn build(self) -> Result<LocalProvider> {
+        LocalProvider::open(self)
+    }
+}

@@ -1,0 +1,224 @@
+//! Control groups: limits by version 1 or 2, and one version 2 group a sandbox by which its commands are told apart.
+//!
+//! Where version 1 controllers are mounted they carry the limits, in a group below our own. A version 2 hierarchy
+//! carries the limits if it has the controllers, and else serves for killing whole trees of processes only.
+
+use super::host::{Hierarchy, Host};
+use sandbox_core::Limits;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Period over which processor time is shared out, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+const NAME: &str = "sandbox";
+
+/// Where the limits of a sandbox are set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Groups {
+    /// Version 1 groups, into which PID 1 is moved.
+    pub(crate) v1: Vec<PathBuf>,
+    /// Version 2 group, in which PID 1 is born.
+    pub(crate) v2: Option<PathBuf>,
+}
+
+/// A file and what to write into it.
+type Setting = (&'static str, String);
+
+impl Groups {
+    /// The groups of a sandbox called `id`. Makes nothing.
+    pub(crate) fn of(host: &Host, id: &str, limits: &Limits) -> Self {
+        let below = |hierarchy: &Hierarchy| hierarchy.path.join(NAME).join(id);
+        let v1 = |hierarchy: &Option<Hierarchy>, wanted: bool| {
+            hierarchy.as_ref().filter(|_| wanted).map(below)
+        };
+        let mut groups: Vec<_> = [
+            v1(&host.v1_memory, limits.memory.is_some()),
+            v1(&host.v1_cpu, limits.cpus.is_some()),
+            v1(&host.v1_pids, limits.processes.is_some()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        groups.dedup();
+        Self {
+            v1: groups,
+            v2: host.v2.as_ref().map(below),
+        }
+    }
+
+    /// Makes the groups and sets the limits.
+    pub(crate) fn make(&self, host: &Host, limits: &Limits) -> io::Result<()> {
+        for group in &self.v1 {
+            fs::create_dir_all(group).map_err(|error| named(error, group))?;
+        }
+        if let Some(group) = &self.v2 {
+            make_v2(host, group)?;
+        }
+        let v2 = host.v2.as_ref().zip(self.v2.as_ref());
+        if let Some(bytes) = limits.memory {
+            self.set(
+                host.v1_memory.as_ref(),
+                v2,
+                &memory_v1(bytes),
+                &memory_v2(bytes),
+            )?;
+        }
+        if let Some(cpus) = limits.cpus {
+            self.set(host.v1_cpu.as_ref(), v2, &cpu_v1(cpus), &cpu_v2(cpus))?;
+        }
+        if let Some(processes) = limits.processes {
+            let max = [("pids.max", processes.to_string())];
+            self.set(host.v1_pids.as_ref(), v2, &max, &max)?;
+        }
+        Ok(())
+    }
+
+    fn set(
+        &self,
+        v1: Option<&Hierarchy>,
+        v2: Option<(&Hierarchy, &PathBuf)>,
+        v1_settings: &[Setting],
+        v2_settings: &[Setting],
+    ) -> io::Result<()> {
+        let (group, settings) = match (v1, v2) {
+            (Some(hierarchy), _) => (
+                self.v1
+                    .iter()
+                    .find(|group| group.starts_with(&hierarchy.path)),
+                v1_settings,
+            ),
+            (None, Some((_, group))) => (Some(group), v2_settings),
+            (None, None) => (None, v1_settings),
+        };
+        let group =
+            group.ok_or_else(|| io::Error::other("no cgroup controller carries the limit"))?;
+        for (index, (file, value)) in settings.iter().enumerate() {
+            let path = group.join(file);
+            match fs::write(&path, value) {
+                // Swap is accounted only on some kernels; the first setting is the limit itself.
+                Err(error) if index > 0 && error.kind() == io::ErrorKind::NotFound => {}
+                result => result.map_err(|error| named(error, &path))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves PID 1 into the version 1 groups; all that it starts later is born there.
+    ///
+    /// On a quiet machine the kernel takes some ten milliseconds for such a move.
+    pub(crate) fn enter(&self, pid: u32) -> io::Result<()> {
+        for group in &self.v1 {
+            let path = group.join("cgroup.procs");
+            fs::write(&path, pid.to_string()).map_err(|error| named(error, &path))?;
+        }
+        Ok(())
+    }
+
+    /// The file that counts processes killed for lack of memory.
+    pub(crate) fn oom_counter(&self) -> Option<PathBuf> {
+        let v1 = self.v1.iter().map(|group| group.join("memory.oom_control"));
+        let v2 = self.v2.iter().map(|group| group.join("memory.events"));
+        v1.chain(v2).find(|path| path.exists())
+    }
+
+    /// Ends what still runs in the groups and removes them. Gives up after some seconds.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for group in self.v2.iter().chain(&self.v1) {
+            while let Err(error) = remove_group(group) {
+                if Instant::now() > deadline {
+                    return Err(named(error, group));
+                }
+                // What was killed leaves its group when the kernel has come to it; there is nothing to wait on.
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a version 2 group, and hands its controllers down to it where there are any.
+fn make_v2(host: &Host, group: &Path) -> io::Result<()> {
+    let hierarchy = host
+        .v2
+        .as_ref()
+        .ok_or_else(|| io::Error::other("no version 2 hierarchy"))?;
+    let parent = hierarchy.path.join(NAME);
+    fs::create_dir_all(&parent).map_err(|error| named(error, &parent))?;
+    for controller in &hierarchy.controllers {
+        for directory in [&hierarchy.path, &parent] {
+            let path = directory.join("cgroup.subtree_control");
+            fs::write(&path, format!("+{controller}")).map_err(|error| named(error, &path))?;
+        }
+    }
+    fs::create_dir(group).map_err(|error| named(error, group))
+}
+
+/// Kills what is in a group and removes it with its children, which commands have.
+fn remove_group(group: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(group) else {
+        return Ok(());
+    };
+    if fs::write(group.join("cgroup.kill"), "1").is_err() {
+        kill_members(group);
+    }
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn kill_members(group: &Path) {
+    let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in members
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .filter_map(rustix::process::Pid::from_raw)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+fn memory_v1(bytes: u64) -> [Setting; 2] {
+    [
+        ("memory.limit_in_bytes", bytes.to_string()),
+        ("memory.memsw.limit_in_bytes", bytes.to_string()),
+    ]
+}
+
+fn memory_v2(bytes: u64) -> [Setting; 2] {
+    [
+        ("memory.max", bytes.to_string()),
+        ("memory.swap.max", "0".into()),
+    ]
+}
+
+fn quota(cpus: f64) -> u64 {
+    // At least the kernel's smallest quota of one millisecond.
+    ((cpus * CPU_PERIOD as f64) as u64).max(1000)
+}
+
+fn cpu_v1(cpus: f64) -> [Setting; 2] {
+    [
+        ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
+        ("cpu.cfs_quota_us", quota(cpus).to_string()),
+    ]
+}
+
+fn cpu_v2(cpus: f64) -> [Setting; 1] {
+    [("cpu.max", format!("{} {CPU_PERIOD}", quota(cpus)))]
+}
+
+fn named(error: io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,507 @@
+//! Makes one sandbox: record first, then everything else, and all of it removed again if a step fails.
+
+use super::{
+    cgroup::Groups,
+    host::Host,
+    provider::Shared,
+    ranges, reap,
+    record::{self, Locked, Record, SOCKET, STORE, storage_error},
+    seccomp, socket,
+    template::{self, Template},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    process::Signal,
+};
+use sandbox_agent::protocol::{
+    Blob, MAX_PACKET, VERSION,
+    agent::{Event, Request as AgentRequest},
+    zygote::{Create, Overlay},
+};
+use sandbox_core::{
+    CreateOptions, Error, ErrorKind, Expiry, Limits, NetworkPolicy, Ownership, Result, SandboxId,
+    Source, TemplateId,
+};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{PermissionsExt, chown},
+        },
+    },
+    time::{Duration, SystemTime},
+};
+
+/// Life of a sandbox that does not say how long.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// Longest life; more is a mistake.
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Size of `/run` and of `/dev/shm`, in bytes; both count as memory of the sandbox.
+const TMPFS_SIZE: u64 = 64 * 1024 * 1024;
+/// How long a new PID 1 may take for its first answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A sandbox that was asked for, checked against what this provider can do.
+#[derive(Debug)]
+pub(crate) struct Request {
+    template: TemplateId,
+    name: Option<String>,
+    ownership: Ownership,
+    lifetime: Duration,
+    limits: Limits,
+    env: BTreeMap<String, String>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// A sandbox that this program has made and keeps alive. Dropping it ends the sandbox and removes what it leaves.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) id: SandboxId,
+    pub(crate) ownership: Ownership,
+    pub(crate) pidfd: OwnedFd,
+    /// Closing it ends the sandbox.
+    lifeline: Option<OwnedFd>,
+    locked: Option<Locked>,
+}
+
+impl Request {
+    /// Refuses what makes no sense or cannot be honoured, before anything happens.
+    pub(crate) fn check(shared: &Shared, options: CreateOptions) -> Result<Self> {
+        let limits = limits(&shared.default_limits, &options);
+        check_limits(&shared.host, &options.limits.unwrap_or_default())?;
+        let unsupported =
+            |what: &str| Err(Error::unsupported(what).with_provider(super::provider::NAME));
+        let template = match options.source {
+            None => TemplateId::new(template::DEFAULT),
+            Some(Source::Template(id)) => id,
+            Some(_) => return unsupported("starting from a snapshot or a fork"),
+        };
+        template::check(&template)?;
+        if !matches!(options.network, None | Some(NetworkPolicy::Off)) {
+            return unsupported("a network policy other than off");
+        }
+        if options.idle_timeout.is_some() {
+            return unsupported("an idle timeout");
+        }
+        if !matches!(options.on_expiry, None | Some(Expiry::Kill)) {
+            return unsupported("pausing at the end of the lifetime");
+        }
+        if let Some(key) = options
+            .extensions
+            .iter()
+            .flatten()
+            .map(|(key, _)| key)
+            .next()
+        {
+            return unsupported(&format!("the extension `{key}`"));
+        }
+        if let Some(name) = &options.name {
+            check_name(name)?;
+        }
+        let lifetime = options.lifetime.unwrap_or(DEFAULT_LIFETIME);
+        check_lifetime(lifetime)?;
+        let env = options.env.unwrap_or_default();
+        env.iter()
+            .try_for_each(|(name, value)| super::process::check_variable(name, value))?;
+        let metadata = options.metadata.unwrap_or_default();
+        if metadata
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>()
+            > 64 * 1024
+        {
+            return Err(Error::invalid(
+                "metadata must not be longer than 64 KiB in all",
+            ));
+        }
+        let ownership = options.ownership.unwrap_or(Ownership::Owned);
+        Ok(Self {
+            template,
+            name: options.name,
+            ownership,
+            lifetime,
+            limits,
+            env,
+            metadata,
+        })
+    }
+}
+
+/// What holds for a sandbox: what was asked for, else the provider's defaults.
+pub(crate) fn limits(defaults: &Limits, options: &CreateOptions) -> Limits {
+    let asked = options.limits.unwrap_or_default();
+    let mut limits = *defaults;
+    limits.memory = asked.memory.or(limits.memory);
+    limits.cpus = asked.cpus.or(limits.cpus);
+    limits.processes = asked.processes.or(limits.processes);
+    limits
+}
+
+/// Whether a lifetime is one.
+pub(crate) fn check_lifetime(lifetime: Duration) -> Result<()> {
+    if lifetime.as_millis() == 0 || lifetime > MAX_LIFETIME {
+        return Err(Error::invalid(
+            "a lifetime must be between a millisecond and a year",
+        ));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fits = |(index, byte): (usize, u8)| {
+        byte.is_ascii_alphanumeric() || index > 0 && b"._-".contains(&byte)
+    };
+    if (1..=63).contains(&name.len()) && name.bytes().enumerate().all(fits) {
+        return Ok(());
+    }
+    let message =
+        "a name has 1 to 63 letters, digits, `.`, `_` or `-`, and starts with a letter or digit";
+    Err(Error::invalid(message).with_context("name", name.escape_debug()))
+}
+
+/// Only what the caller set is checked here; a default that cannot be enforced is reported instead.
+fn check_limits(host: &Host, asked: &Limits) -> Result<()> {
+    let refuse =
+        |what: &str, message: String| Err(Error::invalid(message).with_context("limit", what));
+    if asked.memory.is_some_and(|bytes| bytes < 16 * 1024 * 1024) {
+        return refuse("memory", "a sandbox needs at least 16 MiB of memory".into());
+    }
+    if asked
+        .cpus
+        .is_some_and(|cpus| !(0.01..=4096.0).contains(&cpus))
+    {
+        return refuse("cpus", "processors must be between 0.01 and 4096".into());
+    }
+    if asked
+        .processes
+        .is_some_and(|processes| !(4..=4_194_304).contains(&processes))
+    {
+        return refuse(
+            "processes",
+            "processes must be between 4 and 4194304".into(),
+        );
+    }
+    let carried = [
+        (
+            "memory",
+            asked.memory.is_some(),
+            host.v1_memory.is_some() || host.v2_has("memory"),
+        ),
+        (
+            "cpus",
+            asked.cpus.is_some(),
+            host.v1_cpu.is_some() || host.v2_has("cpu"),
+        ),
+        (
+            "processes",
+            asked.processes.is_some(),
+            host.v1_pids.is_some() || host.v2_has("pids"),
+        ),
+        ("disk", asked.disk.is_some(), false),
+        ("inodes", asked.inodes.is_some(), false),
+    ];
+    match carried
+        .iter()
+        .find(|(_, asked, carried)| *asked && !carried)
+    {
+        Some((limit, ..)) => {
+            Err(Error::unsupported(format!("a limit on {limit}"))
+                .with_provider(super::provider::NAME))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Makes the sandbox. Blocks for some milliseconds, and for about a second when the template has to be made.
+pub(crate) fn make(shared: &Shared, request: Request) -> Result<Made> {
+    super::enforcement::require_walls(&shared.host, shared.weaken)?;
+    let template = template::open(&request.template, &shared.state)?;
+    let (id, locked) = shared
+        .records
+        .add()
+        .map_err(|error| storage_error(error, "no record could be made"))?;
+    match make_in(shared, request, &template, &id, &locked) {
+        Ok((ownership, pidfd, lifeline)) => {
+            let mut made = Made {
+                id,
+                ownership,
+                pidfd,
+                lifeline: Some(lifeline),
+                locked: Some(locked),
+            };
+            made.hand_over(shared)?;
+            Ok(made)
+        }
+        Err(error) => {
+            clean(&locked);
+            Err(error)
+        }
+    }
+}
+
+fn make_in(
+    shared: &Shared,
+    request: Request,
+    template: &Template,
+    id: &SandboxId,
+    locked: &Locked,
+) -> Result<(Ownership, OwnedFd, OwnedFd)> {
+    let limits = enforceable(&shared.host, request.limits);
+    let groups = Groups::of(&shared.host, id.as_str(), &limits);
+    let range = ranges::take(&locked.path)?;
+    let record = Record {
+        id: id.clone(),
+        name: request.name,
+        template: template.name.into(),
+        shell: template.shell.clone(),
+        ownership: request.ownership,
+        limits,
+        metadata: request.metadata,
+        created_ms: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |age| age.as_millis() as u64),
+        range,
+        groups,
+    };
+    let written = shared.records.write(locked, &record);
+    if written.is_err() {
+        ranges::give_back(range, &locked.path);
+    }
+    written?;
+    let uid_base = ranges::base(range);
+    let prepared = prepare(shared, locked, template, &record, uid_base);
+    let Prepared {
+        overlays,
+        listener,
+        group,
+        oom_counter,
+    } = prepared.map_err(|error| {
+        storage_error(error, "the sandbox's files or cgroups could not be made")
+    })?;
+    let (lifeline_read, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| storage_error(error.into(), "no pipe could be made"))?;
+    let blob = |text: String| Blob(text.into_bytes());
+    let create = Create {
+        name: id.to_string(),
+        uid_base,
+        uid_count: ranges::COUNT,
+        overlays,
+        tmpfs_size: TMPFS_SIZE,
+        env: request
+            .env
+            .into_iter()
+            .map(|(name, value)| (blob(name), blob(value)))
+            .collect(),
+        lifetime_ms: request.lifetime.as_millis() as u64,
+        // Until it is handed over, a detached sandbox ends with its maker too.
+        owned: true,
+        seccomp: Blob(seccomp::filter().to_vec()),
+        process_cgroup: group.is_some(),
+        oom_counter: oom_counter.is_some(),
+        weaken: shared.weaken,
+    };
+    let mut fds: Vec<BorrowedFd<'_>> =
+        vec![listener.as_fd(), lifeline_read.as_fd(), locked.lock.as_fd()];
+    fds.extend(
+        group
+            .iter()
+            .map(AsFd::as_fd)
+            .chain(oom_counter.iter().map(AsFd::as_fd)),
+    );
+    let created = shared.zygote.create(&create, &fds)?;
+    if let Err(error) = record.groups.enter(created.pid) {
+        let _ = rustix::process::pidfd_send_signal(&created.pidfd, Signal::KILL);
+        wait(created.pidfd.as_fd(), ANSWER_WITHIN);
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the sandbox could not be put under its limits",
+        )
+        .with_source(error));
+    }
+    Ok((request.ownership, created.pidfd, lifeline))
+}
+
+/// The limits that this machine can enforce; the rest is in the enforcement report.
+fn enforceable(host: &Host, mut limits: Limits) -> Limits {
+    limits.memory = limits
+        .memory
+        .filter(|_| host.v1_memory.is_some() || host.v2_has("memory"));
+    limits.cpus = limits
+        .cpus
+        .filter(|_| host.v1_cpu.is_some() || host.v2_has("cpu"));
+    limits.processes = limits
+        .processes
+        .filter(|_| host.v1_pids.is_some() || host.v2_has("pids"));
+    limits
+}
+
+struct Prepared {
+    overlays: Vec<Overlay>,
+    listener: OwnedFd,
+    group: Option<OwnedFd>,
+    oom_counter: Option<OwnedFd>,
+}
+
+/// Makes directories, cgroups and the socket.
+fn prepare(
+    shared: &Shared,
+    locked: &Locked,
+    template: &Template,
+    record: &Record,
+    uid_base: u32,
+) -> io::Result<Prepared> {
+    let overlays = make_store(locked, template)?;
+    record.groups.make(&shared.host, &record.limits)?;
+    let mut group = None;
+    if let Some(path) = &record.groups.v2 {
+        // PID 1 makes a group for each command, and moves nothing in or out of this one.
+        for name in ["", "cgroup.procs"] {
+            chown(path.join(name), Some(uid_base), Some(uid_base))?;
+        }
+        group = Some(fs::File::open(path)?.into());
+    }
+    let oom_counter = record
+        .groups
+        .oom_counter()
+        .map(fs::File::open)
+        .transpose()?
+        .map(Into::into);
+    let listener = socket::listen(locked.as_fd(), SOCKET)?;
+    Ok(Prepared {
+        overlays,
+        listener,
+        group,
+        oom_counter,
+    })
+}
+
+/// Makes the directories of changed files, owned by the storage range so that no id on disk is a host user's.
+fn make_store(locked: &Locked, template: &Template) -> io::Result<Vec<Overlay>> {
+    let store = locked.path.join(STORE);
+    let make = |name: &str, mode: u32| {
+        let path = store.join(name);
+        fs::create_dir(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        chown(path, Some(ranges::STORAGE_BASE), Some(ranges::STORAGE_BASE))
+    };
+    make("", 0o700)?;
+    let bytes = |path: &std::path::Path| Blob(path.as_os_str().as_bytes().to_vec());
+    let mut overlays = Vec::new();
+    for (index, tree) in template.trees.iter().enumerate() {
+        let (upper, work) = (format!("u{index}"), format!("w{index}"));
+        make(&upper, 0o755)?;
+        make(&work, 0o755)?;
+        overlays.push(Overlay {
+            target: tree.target.into(),
+            lowers: tree.lowers.iter().map(|path| bytes(path)).collect(),
+            store: bytes(&store),
+            upper: upper.as_str().into(),
+            work: work.as_str().into(),
+        });
+    }
+    Ok(overlays)
+}
+
+impl Made {
+    /// Asks the new PID 1 whether it is well, and lets a detached one go.
+    fn hand_over(&mut self, shared: &Shared) -> Result<()> {
+        let broken = |error: io::Error| {
+            Error::new(ErrorKind::Unavailable, "the new sandbox does not answer").with_source(error)
+        };
+        let request = match self.ownership {
+            Ownership::Detached => AgentRequest::Detach {},
+            _ => AgentRequest::Info { version: VERSION },
+        };
+        let directory = self.locked.as_ref().map(|locked| &locked.directory);
+        let directory = directory.ok_or_else(|| broken(io::ErrorKind::NotFound.into()))?;
+        let answer = ask(directory.as_fd(), &request).map_err(broken)?;
+        match (answer, self.ownership) {
+            (Event::Done {}, Ownership::Detached) => {
+                self.lifeline = None;
+                self.locked = None;
+                Ok(())
+            }
+            (
+                Event::Info {
+                    version: VERSION, ..
+                },
+                _,
+            ) => Ok(()),
+            (other, _) => {
+                tracing::debug!(?other, state = %shared.state.display(), "unexpected first answer");
+                Err(Error::new(
+                    ErrorKind::Protocol,
+                    "the new sandbox speaks another version of the protocol",
+                ))
+            }
+        }
+    }
+
+    /// Ends it at once and removes what it leaves.
+    pub(crate) fn kill(mut self) -> bool {
+        let was_alive = !wait(self.pidfd.as_fd(), Duration::ZERO);
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.end();
+        was_alive
+    }
+
+    fn end(&mut self) {
+        self.lifeline = None;
+        if let Some(locked) = self.locked.take() {
+            if !wait(self.pidfd.as_fd(), Duration::from_secs(2)) {
+                let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+                wait(self.pidfd.as_fd(), ANSWER_WITHIN);
+            }
+            clean(&locked);
+        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn clean(locked: &Locked) {
+    if let Err(error) = reap::reap(locked) {
+        tracing::warn!(record = %locked.path.display(), %error, "what a sandbox left behind could not be removed");
+    }
+}
+
+/// Asks the PID 1 of the record in `directory` once.
+fn ask(directory: BorrowedFd<'_>, request: &AgentRequest) -> io::Result<Event> {
+    let connection = socket::connect(directory, SOCKET)?;
+    socket::send(connection.as_fd(), request, &[])?;
+    if !wait(connection.as_fd(), ANSWER_WITHIN) {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let (event, _) = socket::receive(connection.as_fd(), &mut vec![0; MAX_PACKET])?
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(event)
+}
+
+/// Waits until a descriptor is readable, as a pidfd is when its process has ended; false if it takes too long.
+pub(crate) fn wait(fd: BorrowedFd<'_>, within: Duration) -> bool {
+    let within = Timespec {
+        tv_sec: within.as_secs() as i64,
+        tv_nsec: i64::from(within.subsec_nanos()),
+    };
+    loop {
+        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&within)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+/// The record's directory for later use by its path.
+pub(crate) fn open_record(shared: &Shared, id: &SandboxId) -> Option<fs::File> {
+    record::is_id(id)
+        .then(|| fs::File::open(shared.records.path(id)).ok())
+        .flatten()
+}

@@ -1,0 +1,223 @@
+//! Which walls and limits hold on this machine.
+
+use super::{
+    doctor::{self, Verdict},
+    host::Host,
+};
+use sandbox_agent::protocol::zygote::weaken;
+use sandbox_core::{Enforcement, EnforcementReport, Error, ErrorKind, Limits, Result, Wall};
+
+/// Walls that every sandbox has, by what, and the bit with which a test build takes them away.
+const WALLS: &[(&str, &str, u32)] = &[
+    (
+        "files",
+        "mount namespace with an overlay root; the host's root is detached",
+        weaken::ROOT,
+    ),
+    (
+        "devices",
+        "a /dev of its own with null, zero, full, random, urandom and tty",
+        weaken::DEVICES,
+    ),
+    ("process_ids", "PID namespace", weaken::PROCESSES),
+    (
+        "network",
+        "network namespace with loopback only",
+        weaken::NETWORK,
+    ),
+    ("ipc", "IPC namespace", weaken::IPC),
+    ("host_name", "UTS namespace", weaken::HOST_NAME),
+    (
+        "user_namespaces",
+        "none can be made inside",
+        weaken::USER_NAMESPACES,
+    ),
+    (
+        "capabilities",
+        "none for user code; root has nine, over its own namespace only",
+        weaken::CAPABILITIES,
+    ),
+    (
+        "no_new_privileges",
+        "no program gains privileges by being executed",
+        weaken::NO_NEW_PRIVS,
+    ),
+    ("system_calls", "seccomp allow-list", weaken::SECCOMP),
+    (
+        "proc",
+        "/proc is masked and partly read-only",
+        weaken::PROC_MASKS,
+    ),
+    (
+        "agent",
+        "PID 1 cannot be traced or read from inside",
+        weaken::DUMPABLE,
+    ),
+];
+
+/// What would hold of a sandbox with these limits.
+pub(crate) fn report(host: &Host, limits: &Limits, weakened: u32) -> EnforcementReport {
+    let failure = require_walls(host, weakened).err();
+    let mut walls = vec![wall(
+        "user_ids",
+        failure.is_none(),
+        "user namespace with a range of ids of its own",
+    )];
+    for (name, detail, bit) in WALLS {
+        walls.push(wall(name, failure.is_none() && weakened & bit == 0, detail));
+    }
+    if let Some(error) = &failure {
+        for wall in &mut walls {
+            wall.detail = format!("no sandbox can be made here: {}", error.message());
+        }
+    }
+    walls.extend(limit_walls(host, limits));
+    EnforcementReport::new(walls)
+}
+
+fn wall(name: &'static str, holds: bool, detail: &str) -> Wall {
+    let enforcement = if holds {
+        Enforcement::Enforced
+    } else {
+        Enforcement::NotEnforced
+    };
+    let detail = if holds {
+        detail.to_owned()
+    } else {
+        format!("taken away: {detail}")
+    };
+    Wall::new(name, enforcement, detail)
+}
+
+fn limit_walls(host: &Host, limits: &Limits) -> Vec<Wall> {
+    let carried = |v1: bool, controller: &str| match (v1, host.v2_has(controller)) {
+        (true, _) => Some("cgroup version 1"),
+        (false, true) => Some("cgroup version 2"),
+        (false, false) => None,
+    };
+    let limit = |name: &'static str, value: Option<String>, carrier: Option<&str>| {
+        let (enforcement, detail) = match (value, carrier) {
+            (None, _) => (Enforcement::NotEnforced, "no limit is set".to_owned()),
+            (Some(value), Some(carrier)) => {
+                (Enforcement::Enforced, format!("{value}, by {carrier}"))
+            }
+            (Some(value), None) => {
+                let fix = "mount the controller, or delegate it where this runs in a container";
+                (
+                    Enforcement::NotEnforced,
+                    format!("{value}, but no cgroup controller carries it: {fix}"),
+                )
+            }
+        };
+        Wall::new(name, enforcement, detail)
+    };
+    let kill = match &host.v2 {
+        Some(_) => Wall::new(
+            "kill_tree",
+            Enforcement::Enforced,
+            "a cgroup for each command",
+        ),
+        None => {
+            let detail = "no cgroup version 2 is mounted: what leaves its process group outlives a killed command, \
+                          though not the sandbox";
+            Wall::new("kill_tree", Enforcement::Partial, detail)
+        }
+    };
+    let disk = "files are kept in a plain directory, which has no quota";
+    vec![
+        limit(
+            "memory",
+            limits.memory.map(|bytes| format!("{bytes} bytes")),
+            carried(host.v1_memory.is_some(), "memory"),
+        ),
+        limit(
+            "cpus",
+            limits.cpus.map(|cpus| cpus.to_string()),
+            carried(host.v1_cpu.is_some(), "cpu"),
+        ),
+        limit(
+            "processes",
+            limits.processes.map(|count| count.to_string()),
+            carried(host.v1_pids.is_some(), "pids"),
+        ),
+        Wall::new("disk", Enforcement::NotEnforced, disk),
+        Wall::new("inodes", Enforcement::NotEnforced, disk),
+        kill,
+    ]
+}
+
+/// Fails, with the words of the doctor, where a wall cannot be built: nothing ever runs unconfined.
+pub(crate) fn require_walls(host: &Host, weakened: u32) -> Result<()> {
+    if weakened != 0 && !cfg!(feature = "weaken") {
+        return Err(Error::unsupported("taking walls away"));
+    }
+    match doctor::preflight(host)
+        .into_iter()
+        .find(|check| check.verdict == Verdict::Fail)
+    {
+        Some(check) => Err(Error::new(ErrorKind::Unsupported, check.problem())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fact_that_is_missing_shows_in_the_report_and_refuses_creation() {
+        let host = Host {
+            is_root: true,
+            capabilities: u64::MAX,
+            kernel: (6, 18),
+            user_namespaces: Some(1000),
+            overlay: true,
+            seccomp: true,
+            ..Host::default()
+        };
+        assert!(require_walls(&host, 0).is_ok());
+        assert_eq!(
+            report(&host, &Limits::new(), 0)
+                .wall("files")
+                .unwrap()
+                .enforcement,
+            Enforcement::Enforced
+        );
+        let without: [fn(&mut Host); 5] = [
+            |host| host.is_root = false,
+            |host| host.capabilities = 0,
+            |host| host.kernel = (5, 10),
+            |host| host.user_namespaces = Some(0),
+            |host| host.seccomp = false,
+        ];
+        for take in without {
+            let mut weaker = host.clone();
+            take(&mut weaker);
+            let error = require_walls(&weaker, 0).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let report = report(&weaker, &Limits::new(), 0);
+            assert_eq!(
+                report.wall("user_ids").unwrap().enforcement,
+                Enforcement::NotEnforced
+            );
+            assert!(
+                report
+                    .wall("user_ids")
+                    .unwrap()
+                    .detail
+                    .contains(error.message())
+            );
+        }
+    }
+
+    #[test]
+    fn limits_without_a_controller_are_reported() {
+        let limits = Limits::new().memory(1 << 30).cpus(1.0).processes(64);
+        let walls = limit_walls(&Host::default(), &limits);
+        for name in ["memory", "cpus", "processes", "disk", "inodes"] {
+            let wall = walls.iter().find(|wall| wall.name == name).unwrap();
+            assert_eq!(wall.enforcement, Enforcement::NotEnforced, "{name}");
+        }
+        assert_eq!(walls.last().unwrap().enforcement, Enforcement::Partial);
+    }
+}

@@ -1,0 +1,532 @@
+//! Files of a sandbox: every call is carried out by a worker inside it, so that a path means what it means there.
+//!
+//! Short contents travel in the answer. For long ones the worker hands over a descriptor of the open file, and the bytes
+//! are moved here; only regular files on file systems that are files are taken.
+
+use super::{
+    provider::NAME,
+    sandbox::Link,
+    socket::{self, Connection},
+};
+use async_trait::async_trait;
+use bytes::BytesMut;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use globset::{Candidate, GlobBuilder};
+use rustix::io::Errno;
+use sandbox_agent::protocol::{
+    Blob, MAX_CHUNK,
+    agent::Request,
+    files::{Entry, FileReply, FileRequest, Stat},
+};
+use sandbox_core::{
+    Body, BoxStream, Bytes, Error, ErrorKind, FileContents, FileInfo, FileKind, Files, GlobOptions,
+    ListFilesOptions, MkdirOptions, PermissionOptions, ReadOptions, RemoveOptions, RenameOptions,
+    Result, SandboxPath, StatOptions, WriteOptions,
+};
+use std::{
+    fs::File,
+    io::Write,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+/// Bytes that are read from a descriptor at a time.
+const PIECE: usize = 512 * 1024;
+/// Entries that one listing yields at most.
+const MOST_ENTRIES: u64 = 1_000_000;
+/// Workers that wait for the next call.
+const IDLE_WORKERS: usize = 4;
+
+/// The file tree of one sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalFiles {
+    link: Arc<Link>,
+    /// Connections to workers that are free.
+    idle: Arc<Mutex<Vec<OwnedFd>>>,
+}
+
+impl LocalFiles {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            idle: Arc::default(),
+        }
+    }
+
+    /// A worker, sent `request` already.
+    async fn send(&self, request: &FileRequest) -> Result<Connection> {
+        let idle = || {
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+        };
+        while let Some(socket) = idle() {
+            let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
+            if connection.send(request).await.is_ok() {
+                return Ok(connection);
+            }
+        }
+        let socket = self.link.connect()?;
+        socket::send(socket.as_fd(), &Request::Files {}, &[])
+            .map_err(|error| self.link.failed(error))?;
+        let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
+        connection
+            .send(request)
+            .await
+            .map_err(|error| self.link.failed(error))?;
+        Ok(connection)
+    }
+
+    /// The worker's next answer; its refusal is an error.
+    async fn receive(&self, connection: &Connection) -> Result<(FileReply, Option<OwnedFd>)> {
+        let answer = connection
+            .receive()
+            .await
+            .map_err(|error| self.link.failed(error))?;
+        match answer {
+            Some((FileReply::Failed { errno, message }, _)) => Err(refused(errno, message)),
+            Some((reply, fds)) => Ok((reply, fds.into_iter().next())),
+            None if self.link.connect().is_ok() => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the sandbox's file worker ended, try again",
+            )),
+            None => Err(self.link.gone()),
+        }
+    }
+
+    fn release(&self, connection: Connection) {
+        let socket = connection.into_socket();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_WORKERS {
+            idle.push(socket);
+        }
+    }
+
+    /// One request, one answer.
+    async fn call(&self, request: FileRequest) -> Result<(FileReply, Option<OwnedFd>)> {
+        let connection = self.send(&request).await?;
+        let answer = self.receive(&connection).await;
+        // After a failure the worker is as good as before; a connection that broke is not kept.
+        if answer.as_ref().is_ok()
+            || answer
+                .as_ref()
+                .is_err_and(|error| error.context("errno").is_some())
+        {
+            self.release(connection);
+        }
+        answer
+    }
+
+    async fn perform(&self, request: FileRequest) -> Result<()> {
+        match self.call(request).await? {
+            (FileReply::Done {}, _) => Ok(()),
+            _ => Err(misfit()),
+        }
+    }
+
+    async fn write_stream(&self, request: FileRequest, body: Body) -> Result<()> {
+        let (FileReply::Opened { .. }, Some(descriptor)) = self.call(request).await? else {
+            return Err(misfit());
+        };
+        let mut file = Some(regular_file(descriptor)?);
+        let mut pieces = body.into_stream();
+        while let Some(piece) = pieces.try_next().await? {
+            let Some(mut open) = file.take() else {
+                return Err(misfit());
+            };
+            let written =
+                tokio::task::spawn_blocking(move || open.write_all(&piece).map(|()| open)).await;
+            file = Some(
+                written
+                    .map_err(|error| {
+                        Error::new(ErrorKind::Internal, "a write failed").with_source(error)
+                    })?
+                    .map_err(io_error)?,
+            );
+        }
+        Ok(())
+    }
+
+    fn entries(
+        &self,
+        base: &SandboxPath,
+        user: Option<String>,
+        depth: u32,
+    ) -> BoxStream<'static, Result<FileInfo>> {
+        let (files, base) = (self.clone(), base.clone());
+        stream::once(async move {
+            let path = absolute(&base, user.as_deref())?;
+            let request = FileRequest::List {
+                path: blob(&path),
+                user,
+                depth,
+                limit: MOST_ENTRIES,
+            };
+            let connection = files.send(&request).await?;
+            Ok(
+                stream::try_unfold(Some((files, connection)), |state| async {
+                    let Some((files, connection)) = state else {
+                        return Ok(None);
+                    };
+                    match files.receive(&connection).await? {
+                        (FileReply::Entries { entries }, _) => {
+                            Ok(Some((entries, Some((files, connection)))))
+                        }
+                        (FileReply::Done {}, _) => {
+                            files.release(connection);
+                            Ok(None)
+                        }
+                        _ => Err(misfit()),
+                    }
+                })
+                .map_ok(move |entries| {
+                    let base = path.clone();
+                    stream::iter(entries.into_iter().map(move |entry| to_info(&base, entry)))
+                })
+                .try_flatten(),
+            )
+        })
+        .try_flatten()
+        .map_err(|error| error.with_operation("files.list"))
+        .boxed()
+    }
+}
+
+#[async_trait]
+impl Files for LocalFiles {
+    async fn read(&self, path: &SandboxPath, options: ReadOptions) -> Result<FileContents> {
+        let read = async {
+            let absolute = absolute(path, options.user.as_deref())?;
+            let range = options.range.unwrap_or(0..u64::MAX);
+            let (offset, len) = (range.start, range.end.saturating_sub(range.start));
+            let request = FileRequest::Read {
+                path: blob(&absolute),
+                user: options.user,
+                offset,
+                len,
+            };
+            match self.call(request).await? {
+                (FileReply::Data { data, size }, _) => Ok(FileContents::from_bytes(size, data.0)),
+                (FileReply::Opened { size }, Some(descriptor)) => {
+                    let file = Arc::new(regular_file(descriptor)?);
+                    Ok(FileContents::new(size, read_range(file, offset, len)))
+                }
+                _ => Err(misfit()),
+            }
+        };
+        read.await.map_err(|error| named(error, "files.read", path))
+    }
+
+    async fn write(&self, path: &SandboxPath, body: Body, options: WriteOptions) -> Result<()> {
+        let write = async {
+            if options.metadata.is_some() {
+                return Err(Error::unsupported("file metadata"));
+            }
+            let user = options.user;
+            let absolute = blob(&absolute(path, user.as_deref())?);
+            let mode = options.mode;
+            match body.as_bytes().filter(|bytes| bytes.len() <= MAX_CHUNK) {
+                Some(bytes) => {
+                    let data = Blob(bytes.to_vec());
+                    self.perform(FileRequest::Write {
+                        path: absolute,
+                        user,
+                        mode,
+                        data,
+                    })
+                    .await
+                }
+                None => {
+                    self.write_stream(
+                        FileRequest::Create {
+                            path: absolute,
+                            user,
+                            mode,
+                        },
+                        body,
+                    )
+                    .await
+                }
+            }
+        };
+        write
+            .await
+            .map_err(|error| named(error, "files.write", path))
+    }
+
+    async fn stat(&self, path: &SandboxPath, options: StatOptions) -> Result<FileInfo> {
+        let stat = async {
+            let absolute = absolute(path, options.user.as_deref())?;
+            let follow = options.follow.unwrap_or(true);
+            match self
+                .call(FileRequest::Stat {
+                    path: blob(&absolute),
+                    user: options.user,
+                    follow,
+                })
+                .await?
+            {
+                (FileReply::Stat { stat }, _) => Ok(from_stat(path.clone(), stat)),
+                _ => Err(misfit()),
+            }
+        };
+        stat.await.map_err(|error| named(error, "files.stat", path))
+    }
+
+    fn list(
+        &self,
+        path: &SandboxPath,
+        options: ListFilesOptions,
+    ) -> BoxStream<'static, Result<FileInfo>> {
+        match options.depth.unwrap_or(1) {
+            0 => failed(
+                Error::invalid("a listing has a depth of at least 1").with_operation("files.list"),
+            ),
+            depth => self.entries(path, options.user, depth),
+        }
+    }
+
+    fn glob(
+        &self,
+        base: &SandboxPath,
+        pattern: &str,
+        options: GlobOptions,
+    ) -> BoxStream<'static, Result<FileInfo>> {
+        let matcher = match GlobBuilder::new(pattern).literal_separator(true).build() {
+            Ok(glob) => glob.compile_matcher(),
+            Err(error) => {
+                return failed(Error::invalid(error.to_string()).with_operation("files.glob"));
+            }
+        };
+        let levels = pattern.split('/').filter(|part| !part.is_empty()).count();
+        // `{a/b,c}` and `**` can match more levels than the pattern has.
+        let depth = if pattern.contains("**") || pattern.contains('{') {
+            u32::MAX
+        } else {
+            levels.max(1) as u32
+        };
+        let prefix = match absolute(base, options.user.as_deref()) {
+            Ok(path) => path.as_bytes().len() + usize::from(!path.as_bytes().ends_with(b"/")),
+            Err(error) => return failed(error),
+        };
+        self.entries(base, options.user, depth)
+            .try_filter(move |info| {
+                let relative = info.path.as_bytes().get(prefix..).unwrap_or_default();
+                let fits = matcher.is_match_candidate(&Candidate::from_bytes(relative));
+                async move { fits }
+            })
+            .boxed()
+    }
+
+    async fn mkdir(&self, path: &SandboxPath, options: MkdirOptions) -> Result<()> {
+        let mkdir = async {
+            let parents = options.parents.unwrap_or(false);
+            let absolute = blob(&absolute(path, options.user.as_deref())?);
+            self.perform(FileRequest::Mkdir {
+                path: absolute,
+                user: options.user,
+                mode: options.mode,
+                parents,
+            })
+            .await
+        };
+        mkdir
+            .await
+            .map_err(|error| named(error, "files.mkdir", path))
+    }
+
+    async fn rename(
+        &self,
+        from: &SandboxPath,
+        to: &SandboxPath,
+        options: RenameOptions,
+    ) -> Result<()> {
+        let rename = async {
+            let user = options.user;
+            let old = blob(&absolute(from, user.as_deref())?);
+            let new = blob(&absolute(to, user.as_deref())?);
+            self.perform(FileRequest::Rename {
+                from: old,
+                to: new,
+                user,
+            })
+            .await
+        };
+        rename
+            .await
+            .map_err(|error| named(error, "files.rename", from).with_context("to", to))
+    }
+
+    async fn remove(&self, path: &SandboxPath, options: RemoveOptions) -> Result<()> {
+        let remove = async {
+            let recursive = options.recursive.unwrap_or(false);
+            let absolute = blob(&absolute(path, options.user.as_deref())?);
+            self.perform(FileRequest::Remove {
+                path: absolute,
+                user: options.user,
+                recursive,
+            })
+            .await
+        };
+        remove
+            .await
+            .map_err(|error| named(error, "files.remove", path))
+    }
+
+    async fn set_permissions(&self, path: &SandboxPath, options: PermissionOptions) -> Result<()> {
+        let set = async {
+            if options.mode.is_some_and(|mode| mode > 0o7777) {
+                return Err(Error::invalid("permission bits must not be above 0o7777"));
+            }
+            let PermissionOptions {
+                user, mode, owner, ..
+            } = options;
+            let absolute = blob(&absolute(path, user.as_deref())?);
+            self.perform(FileRequest::SetPermissions {
+                path: absolute,
+                user,
+                mode,
+                owner,
+            })
+            .await
+        };
+        set.await
+            .map_err(|error| named(error, "files.set_permissions", path))
+    }
+}
+
+fn named(error: Error, operation: &'static str, path: &SandboxPath) -> Error {
+    error
+        .with_operation(operation)
+        .with_context("path", path)
+        .with_provider(NAME)
+}
+
+fn failed<T: Send + 'static>(error: Error) -> BoxStream<'static, Result<T>> {
+    stream::once(async { Err(error) }).boxed()
+}
+
+/// A relative path starts at the home of the call's user.
+fn absolute(path: &SandboxPath, user: Option<&str>) -> Result<SandboxPath> {
+    let home = match user {
+        _ if path.is_absolute() => "/",
+        None | Some("user" | "1000") => "/home/user",
+        Some("root" | "0") => "/root",
+        Some(_) => {
+            return Err(Error::invalid(
+                "a relative path of this user is not known, use an absolute one",
+            ));
+        }
+    };
+    SandboxPath::new(home)?.join(path.as_bytes())
+}
+
+fn blob(path: &SandboxPath) -> Blob {
+    Blob(path.as_bytes().to_vec())
+}
+
+/// Takes a descriptor only of a regular file on a file system whose files cannot make a reader wait or act on the host.
+fn regular_file(descriptor: OwnedFd) -> Result<File> {
+    const PLAIN: [u64; 5] = [0x794c_7630, 0x0102_1994, 0xef53, 0x5846_5342, 0x9123_683e];
+    let file = File::from(descriptor);
+    let metadata = file.metadata().map_err(io_error)?;
+    let system = rustix::fs::fstatfs(&file).map_err(|errno| io_error(errno.into()))?;
+    if metadata.is_file() && PLAIN.contains(&(system.f_type as u64)) {
+        return Ok(file);
+    }
+    Err(Error::new(
+        ErrorKind::Protocol,
+        "the sandbox handed over something that is no regular file",
+    ))
+}
+
+fn read_range(file: Arc<File>, offset: u64, len: u64) -> BoxStream<'static, Result<Bytes>> {
+    stream::try_unfold((file, offset, len), |(file, offset, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let reader = Arc::clone(&file);
+        let read = move || {
+            let mut piece = BytesMut::zeroed(PIECE.min(usize::try_from(left).unwrap_or(PIECE)));
+            let count = reader.read_at(&mut piece, offset)?;
+            piece.truncate(count);
+            Ok(piece.freeze())
+        };
+        let failed = |error| Error::new(ErrorKind::Internal, "a read failed").with_source(error);
+        let piece: Bytes = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(failed)?
+            .map_err(io_error)?;
+        let count = piece.len() as u64;
+        Ok((count > 0).then_some((piece, (file, offset + count, left - count))))
+    })
+    .boxed()
+}
+
+fn to_info(base: &SandboxPath, entry: Entry) -> Result<FileInfo> {
+    let path = base
+        .join(&entry.path.0)
+        .map_err(|error| misfit().with_source(error))?;
+    Ok(from_stat(path, entry.stat))
+}
+
+fn from_stat(path: SandboxPath, stat: Stat) -> FileInfo {
+    let kind = match stat.mode & 0o170_000 {
+        0o100_000 => FileKind::File,
+        0o040_000 => FileKind::Directory,
+        0o120_000 => FileKind::Symlink,
+        _ => FileKind::Other,
+    };
+    let mut info = FileInfo::new(path, kind, stat.size);
+    info.mode = Some(stat.mode & 0o7777);
+    info.owner = Some(stat.user.unwrap_or_else(|| stat.uid.to_string()));
+    info.group = Some(stat.group.unwrap_or_else(|| stat.gid.to_string()));
+    let since = Duration::from_millis(stat.modified_ms.unsigned_abs());
+    let epoch = SystemTime::UNIX_EPOCH;
+    info.modified = if stat.modified_ms < 0 {
+        epoch.checked_sub(since)
+    } else {
+        epoch.checked_add(since)
+    };
+    info.target = stat.target.map(|target| target.0);
+    info
+}
+
+fn misfit() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        "the sandbox's file worker gave an answer that does not fit",
+    )
+}
+
+/// The worker's refusal.
+fn refused(errno: i32, message: String) -> Error {
+    Error::new(kind_of(Errno::from_raw_os_error(errno)), message).with_context("errno", errno)
+}
+
+fn io_error(error: std::io::Error) -> Error {
+    let kind = error.raw_os_error().map_or(ErrorKind::Internal, |errno| {
+        kind_of(Errno::from_raw_os_error(errno))
+    });
+    Error::new(kind, error.to_string())
+}
+
+fn kind_of(errno: Errno) -> ErrorKind {
+    match errno {
+        Errno::NOENT => ErrorKind::NotFound,
+        Errno::EXIST => ErrorKind::AlreadyExists,
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => ErrorKind::PermissionDenied,
+        Errno::NOSPC | Errno::DQUOT => ErrorKind::StorageFull,
+        Errno::NOTEMPTY | Errno::BUSY | Errno::TXTBSY => ErrorKind::InvalidState,
+        Errno::NOMEM | Errno::NFILE | Errno::MFILE | Errno::OVERFLOW | Errno::FBIG => {
+            ErrorKind::QuotaExceeded
+        }
+        Errno::IO => ErrorKind::Internal,
+        _ => ErrorKind::InvalidArgument,
+    }
+}

@@ -1,0 +1,22 @@
+//! The provider on Linux.
+
+mod cgroup;
+mod create;
+mod doctor;
+mod enforcement;
+mod files;
+mod host;
+mod process;
+mod provider;
+mod ranges;
+mod reap;
+mod record;
+mod sandbox;
+mod seccomp;
+mod socket;
+mod template;
+mod zygote;
+
+pub use doctor::{Check, Diagnosis, Verdict};
+pub use provider::LocalProvider;
+pub use reap::Pruned;

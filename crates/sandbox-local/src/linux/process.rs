@@ -1,0 +1,302 @@
+//! Commands of a sandbox: checked, put on the wire, and followed.
+
+use super::{
+    sandbox::{Link, unexpected},
+    socket::Connection,
+};
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use sandbox_agent::protocol::{
+    Blob, MAX_CHUNK,
+    agent::{Event, Exit, Position as WirePosition, Request, Spawn, stream as streams},
+};
+use sandbox_core::{
+    Bytes, Command, Error, ErrorKind, ExitStatus, Position, Process, ProcessControl, ProcessEvent,
+    ProcessId, Program, PtySize, Result, Signal, Stdin,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Refuses an environment variable that no program could be given.
+pub(crate) fn check_variable(name: &str, value: &str) -> Result<()> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        let message = "the name of an environment variable must not be empty or hold `=` or NUL";
+        return Err(Error::invalid(message).with_context("name", name.escape_debug()));
+    }
+    check_text("the value of an environment variable", value)
+}
+
+fn check_text(what: &str, text: &str) -> Result<()> {
+    if text.contains('\0') {
+        return Err(Error::invalid(format!(
+            "{what} must not hold a NUL character"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a command and puts it as the protocol has it.
+pub(crate) fn to_wire(command: &Command, size: Option<PtySize>, shell: &str) -> Result<Spawn> {
+    let mut argv = match &command.program {
+        Program::Path(program) if program.is_empty() => {
+            return Err(Error::invalid("a command must name a program"));
+        }
+        Program::Path(program) => vec![program.clone()],
+        Program::Shell(script) => {
+            let name = shell.rsplit('/').next().unwrap_or(shell);
+            vec![shell.into(), "-c".into(), script.clone(), name.into()]
+        }
+        _ => return Err(Error::unsupported("this kind of program")),
+    };
+    argv.extend(command.args.iter().cloned());
+    argv.iter()
+        .try_for_each(|arg| check_text("an argument", arg))?;
+    command
+        .env
+        .iter()
+        .try_for_each(|(name, value)| check_variable(name, value))?;
+    for (what, text) in [
+        ("a working directory", &command.cwd),
+        ("a user", &command.user),
+        ("a tag", &command.tag),
+    ] {
+        if let Some(text) = text {
+            check_text(what, text)?;
+            if text.is_empty() {
+                return Err(Error::invalid(format!("{what} must not be empty")));
+            }
+        }
+    }
+    let blob = |text: &String| Blob(text.as_bytes().to_vec());
+    Ok(Spawn {
+        argv: argv.iter().map(blob).collect(),
+        env: command
+            .env
+            .iter()
+            .map(|(name, value)| (blob(name), blob(value)))
+            .collect(),
+        cwd: command.cwd.as_ref().map(blob),
+        user: command.user.clone(),
+        merge_stderr: command.merge_stderr,
+        stdin: command.stdin == Stdin::Open,
+        pty: size.map(|size| (size.rows, size.columns)),
+        timeout_ms: millis(command.timeout, "a timeout")?.unwrap_or(0),
+        grace_ms: millis_or_zero(command.grace.unwrap_or(Command::DEFAULT_GRACE)),
+        foreground: true,
+        tag: command.tag.clone(),
+    })
+}
+
+fn millis(time: Option<Duration>, what: &str) -> Result<Option<u64>> {
+    match time {
+        Some(Duration::ZERO) => Err(Error::invalid(format!("{what} must be longer than zero"))),
+        Some(time) => Ok(Some(millis_or_zero(time).max(1))),
+        None => Ok(None),
+    }
+}
+
+fn millis_or_zero(time: Duration) -> u64 {
+    // Far beyond any lifetime, and still far from the end of the kernel's clocks.
+    u64::try_from(time.as_millis())
+        .unwrap_or(u64::MAX)
+        .min(1 << 45)
+}
+
+/// Starts a command and follows it.
+pub(crate) async fn spawn(link: &Arc<Link>, spawn: Spawn) -> Result<Process> {
+    let stdin = spawn.stdin || spawn.pty.is_some();
+    let connection = link.open()?;
+    connection
+        .send(&Request::Spawn { spawn })
+        .await
+        .map_err(|error| link.failed(error))?;
+    follow(link, connection, stdin).await
+}
+
+/// Follows a process that was started before.
+pub(crate) async fn attach(link: &Arc<Link>, id: &ProcessId, from: Position) -> Result<Process> {
+    let missing =
+        || Error::new(ErrorKind::NotFound, "there is no such process").with_context("process", id);
+    let process = id.as_str().parse().map_err(|_| missing())?;
+    let from = match from {
+        Position::Cursor(at) => WirePosition::Cursor { at },
+        _ => WirePosition::Now {},
+    };
+    let connection = link.open()?;
+    connection
+        .send(&Request::Attach { process, from })
+        .await
+        .map_err(|error| link.failed(error))?;
+    follow(link, connection, true).await
+}
+
+async fn follow(link: &Arc<Link>, connection: Connection, stdin: bool) -> Result<Process> {
+    let (process, pid) = match link.receive(&connection).await? {
+        Event::Started { process, pid } => (process, pid),
+        other => return Err(unexpected(other)),
+    };
+    let control = Arc::new(Control {
+        link: Arc::clone(link),
+        connection: Arc::new(connection),
+        process,
+        stdin: AtomicBool::new(stdin),
+    });
+    let follower = Follower {
+        control: Arc::clone(&control),
+        done: false,
+    };
+    let started = stream::once(async move { Ok(ProcessEvent::Started { pid: Some(pid) }) });
+    let events = started
+        .chain(stream::unfold(follower, Follower::next))
+        .boxed();
+    Ok(Process::new(
+        ProcessId::new(process.to_string()),
+        events,
+        control,
+    ))
+}
+
+/// The reading end of an attachment.
+struct Follower {
+    control: Arc<Control>,
+    done: bool,
+}
+
+impl Follower {
+    async fn next(mut self) -> Option<(Result<ProcessEvent>, Self)> {
+        while !self.done {
+            let event = match self.control.link.receive(&self.control.connection).await {
+                Ok(event) => event,
+                Err(error) => {
+                    self.done = true;
+                    return Some((Err(error), self));
+                }
+            };
+            let event = match event {
+                Event::Output { stream, data, .. } => output(stream, data.0.into()),
+                Event::Lost { bytes } => Ok(ProcessEvent::Lost { bytes }),
+                Event::Exited { exit, .. } => {
+                    self.done = true;
+                    self.control.stdin.store(false, Ordering::Relaxed);
+                    Ok(ProcessEvent::Exited(to_status(exit)))
+                }
+                Event::StdinClosed {} => {
+                    self.control.stdin.store(false, Ordering::Relaxed);
+                    continue;
+                }
+                other => {
+                    self.done = true;
+                    Err(unexpected(other))
+                }
+            };
+            return Some((event, self));
+        }
+        None
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if !self.done && Arc::strong_count(&self.control) > 1 {
+            // Somebody still holds the controls, and with them the connection: the program must not wait for a reader.
+            self.control.connection.try_send(&Request::Unfollow {});
+        }
+    }
+}
+
+fn output(stream: u8, data: Bytes) -> Result<ProcessEvent> {
+    match stream {
+        streams::STDOUT => Ok(ProcessEvent::Stdout(data)),
+        streams::STDERR => Ok(ProcessEvent::Stderr(data)),
+        streams::PTY => Ok(ProcessEvent::Pty(data)),
+        _ => Err(Error::new(
+            ErrorKind::Protocol,
+            "the sandbox named a stream that does not exist",
+        )),
+    }
+}
+
+pub(crate) fn to_status(exit: Exit) -> ExitStatus {
+    match exit {
+        Exit::Code { code } => ExitStatus::Code(code),
+        Exit::Signal { signal } => ExitStatus::Signal(signal),
+        Exit::TimedOut {} => ExitStatus::TimedOut,
+        Exit::OutOfMemory {} => ExitStatus::OutOfMemory,
+    }
+}
+
+#[derive(Debug)]
+struct Control {
+    link: Arc<Link>,
+    connection: Arc<Connection>,
+    process: u64,
+    /// Whether standard input takes anything.
+    stdin: AtomicBool,
+}
+
+impl Control {
+    fn require_stdin(&self) -> Result<()> {
+        if self.stdin.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidState,
+            "standard input is closed: it was not asked for, or nobody reads it",
+        ))
+    }
+
+    async fn send(&self, request: &Request) -> Result<()> {
+        self.connection
+            .send(request)
+            .await
+            .map_err(|error| self.link.failed(error))
+    }
+}
+
+#[async_trait]
+impl ProcessControl for Control {
+    async fn write_stdin(&self, data: Bytes) -> Result<()> {
+        for piece in data.chunks(MAX_CHUNK) {
+            self.require_stdin()?;
+            self.send(&Request::Stdin {
+                data: Blob(piece.to_vec()),
+            })
+            .await?;
+        }
+        self.require_stdin()
+    }
+
+    async fn close_stdin(&self) -> Result<()> {
+        self.require_stdin()?;
+        self.send(&Request::CloseStdin {}).await
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        let request = Request::Signal {
+            process: self.process,
+            signal: signal.number(),
+            tree: false,
+        };
+        self.link
+            .tell(&request)
+            .await
+            .map_err(|error| error.with_operation("signal"))
+    }
+
+    async fn resize(&self, size: PtySize) -> Result<()> {
+        let request = Request::Resize {
+            process: self.process,
+            rows: size.rows,
+            columns: size.columns,
+        };
+        self.link
+            .tell(&request)
+            .await
+            .map_err(|error| error.with_operation("resize"))
+    }
+}

@@ -1,0 +1,47 @@
+//! Removes what a sandbox has left behind: processes, cgroups, files, its range of uids.
+
+use super::{
+    ranges,
+    record::{Locked, Records},
+};
+use sandbox_core::SandboxId;
+use serde::Serialize;
+use std::{fs, io};
+
+/// What a cleaning has removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// Sandboxes that were over and had left something.
+    pub sandboxes: Vec<SandboxId>,
+    /// Templates that were out of date.
+    pub templates: Vec<String>,
+}
+
+/// Removes all that exists because of the record, and the record last.
+pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
+    if let Some(record) = locked.read() {
+        record.groups.remove()?;
+        ranges::give_back(record.range, &locked.path);
+    }
+    match fs::remove_dir_all(&locked.path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what sandboxes that are over have left; those that live or are being made are not touched.
+pub(crate) fn reap_all(records: &Records) -> io::Result<Vec<SandboxId>> {
+    let mut reaped = Vec::new();
+    for id in records.ids()? {
+        if let Some(locked) = records.try_lock(&id)? {
+            match reap(&locked) {
+                Ok(()) => reaped.push(id),
+                Err(error) => {
+                    tracing::warn!(%id, %error, "what this sandbox left behind could not be removed")
+                }
+            }
+        }
+    }
+    Ok(reaped)
+}

@@ -1,0 +1,338 @@
+//! A handle to one sandbox: talks to its PID 1 through the socket in its record.
+
+use super::{
+    create::{check_lifetime, open_record, wait},
+    files::LocalFiles,
+    process,
+    provider::{NAME, Shared, blocking},
+    reap,
+    record::{Record, SOCKET},
+    socket::{self, Connection},
+};
+use async_trait::async_trait;
+use sandbox_agent::protocol::{
+    VERSION, Wire,
+    agent::{self, Event, Failure, Request},
+};
+use sandbox_core::{
+    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Position, Process,
+    ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo, SandboxState,
+    TemplateId,
+};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
+
+/// A handle to a sandbox of this machine.
+#[derive(Debug)]
+pub(crate) struct LocalSandbox {
+    pub(crate) link: Arc<Link>,
+    shared: Arc<Shared>,
+    files: LocalFiles,
+}
+
+/// The way to a sandbox's PID 1.
+#[derive(Debug)]
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    pub(crate) id: SandboxId,
+    record: OnceLock<Record>,
+}
+
+pub(crate) fn capabilities() -> Capabilities {
+    let mut capabilities = Capabilities::new();
+    capabilities.pty = true;
+    capabilities.attach = true;
+    capabilities.lifecycle = true;
+    capabilities.shell = true;
+    capabilities.stdin = true;
+    capabilities.split_stderr = true;
+    capabilities.signals = true;
+    capabilities.range_read = true;
+    capabilities.users = true;
+    capabilities.detached = true;
+    capabilities.max_lifetime = Some(super::create::MAX_LIFETIME);
+    capabilities
+}
+
+impl Link {
+    /// A new connection.
+    pub(crate) fn connect(&self) -> Result<OwnedFd> {
+        let directory = open_record(&self.shared, &self.id).ok_or_else(|| self.gone())?;
+        socket::connect(directory.as_fd(), SOCKET).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => self.gone(),
+            io::ErrorKind::PermissionDenied => {
+                Error::new(ErrorKind::PermissionDenied, "the sandbox is another user's")
+            }
+            _ => self.failed(error),
+        })
+    }
+
+    /// A new connection for tasks.
+    pub(crate) fn open(&self) -> Result<Connection> {
+        Connection::new(self.connect()?).map_err(|error| self.failed(error))
+    }
+
+    /// Sends a request on a new connection and returns the answer.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Event> {
+        let connection = self.open()?;
+        connection
+            .send(request)
+            .await
+            .map_err(|error| self.failed(error))?;
+        self.receive(&connection).await
+    }
+
+    /// Sends a request that is answered by no more than `Done`.
+    pub(crate) async fn tell(&self, request: &Request) -> Result<()> {
+        match self.ask(request).await? {
+            Event::Done {} => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// The next message of a connection; its end is the sandbox's.
+    pub(crate) async fn receive<M: Wire + Send>(&self, connection: &Connection) -> Result<M> {
+        match connection
+            .receive()
+            .await
+            .map_err(|error| self.failed(error))?
+        {
+            Some((message, _)) => Ok(message),
+            None => Err(self.gone()),
+        }
+    }
+
+    /// What the record says.
+    pub(crate) fn record(&self) -> Result<&Record> {
+        if let Some(record) = self.record.get() {
+            return Ok(record);
+        }
+        let record = self
+            .shared
+            .records
+            .read(&self.id)
+            .ok_or_else(|| self.gone())?;
+        Ok(self.record.get_or_init(|| record))
+    }
+
+    pub(crate) fn gone(&self) -> Error {
+        Error::new(
+            ErrorKind::SandboxNotFound,
+            "the sandbox does not exist, or has ended",
+        )
+        .with_context("id", self.id.as_str().escape_debug())
+        .with_provider(NAME)
+    }
+
+    /// A connection that fails: usually because the sandbox has ended meanwhile.
+    pub(crate) fn failed(&self, error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::UnexpectedEof => self.gone(),
+            io::ErrorKind::InvalidData => {
+                Error::new(ErrorKind::Protocol, "the sandbox broke the protocol").with_source(error)
+            }
+            io::ErrorKind::InvalidInput => Error::invalid(error.to_string()),
+            _ => Error::new(ErrorKind::Unavailable, "the sandbox cannot be reached")
+                .with_source(error),
+        }
+    }
+}
+
+/// An answer that is a failure, or does not fit.
+pub(crate) fn unexpected(event: Event) -> Error {
+    let Event::Failed { failure, message } = event else {
+        return Error::new(
+            ErrorKind::Protocol,
+            "the sandbox gave an answer that does not fit",
+        );
+    };
+    let kind = match failure {
+        Failure::NotFound {} => ErrorKind::NotFound,
+        Failure::Invalid {} => ErrorKind::InvalidArgument,
+        Failure::Denied {} => ErrorKind::PermissionDenied,
+        Failure::Exhausted {} => ErrorKind::QuotaExceeded,
+        Failure::State {} => ErrorKind::InvalidState,
+        Failure::Internal {} => ErrorKind::Internal,
+    };
+    Error::new(kind, message).with_provider(NAME)
+}
+
+impl LocalSandbox {
+    pub(crate) fn new(shared: Arc<Shared>, id: SandboxId) -> Self {
+        let link = Arc::new(Link {
+            shared: Arc::clone(&shared),
+            id,
+            record: OnceLock::new(),
+        });
+        let files = LocalFiles::new(Arc::clone(&link));
+        Self {
+            link,
+            shared,
+            files,
+        }
+    }
+
+    /// Lets it live for `remaining` from now on.
+    pub(crate) async fn set_remaining(&self, remaining: Duration) -> Result<()> {
+        check_lifetime(remaining)?;
+        self.link
+            .tell(&Request::SetLifetime {
+                remaining_ms: remaining.as_millis() as u64,
+            })
+            .await
+    }
+
+    async fn start(&self, command: Command, size: Option<PtySize>) -> Result<Process> {
+        let spawn = process::to_wire(&command, size, &self.link.record()?.shell)?;
+        process::spawn(&self.link, spawn)
+            .await
+            .map_err(|error| error.with_operation("spawn"))
+    }
+}
+
+#[async_trait]
+impl Sandbox for LocalSandbox {
+    fn id(&self) -> &SandboxId {
+        &self.link.id
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+
+    async fn info(&self) -> Result<SandboxInfo> {
+        let answer = self.link.ask(&Request::Info { version: VERSION }).await?;
+        let Event::Info { remaining_ms, .. } = answer else {
+            return Err(unexpected(answer));
+        };
+        let record = self.link.record()?;
+        let mut info = SandboxInfo::new(self.link.id.clone(), SandboxState::Running);
+        info.name = record.name.clone();
+        info.template = Some(TemplateId::new(record.template.as_str()));
+        info.created_at = Some(record.created_at());
+        info.expires_at =
+            remaining_ms.and_then(|ms| SystemTime::now().checked_add(Duration::from_millis(ms)));
+        info.ownership = Some(record.ownership);
+        info.limits = record.limits;
+        info.metadata = record.metadata.clone();
+        Ok(info)
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        self.start(command, None).await
+    }
+
+    fn files(&self) -> &dyn Files {
+        &self.files
+    }
+
+    async fn kill(&self) -> Result<bool> {
+        let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
+        blocking(move || match shared.disown(&link.id) {
+            Some(made) => Ok(made.kill()),
+            None => end(&shared, &link),
+        })
+        .await
+        .map_err(|error| error.with_operation("kill"))
+    }
+
+    fn pty(&self) -> Option<&dyn Pty> {
+        Some(self)
+    }
+
+    fn attach(&self) -> Option<&dyn Attach> {
+        Some(self)
+    }
+
+    fn lifecycle(&self) -> Option<&dyn Lifecycle> {
+        Some(self)
+    }
+}
+
+/// Ends a sandbox that another program has made.
+fn end(shared: &Shared, link: &Link) -> Result<bool> {
+    let connection = match link.connect() {
+        Ok(connection) => connection,
+        Err(error) if error.kind() == ErrorKind::SandboxNotFound => {
+            clean_up(shared, link)?;
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let told = socket::send(connection.as_fd(), &Request::Shutdown {}, &[]);
+    // The connection is readable, at its end, when PID 1 is gone.
+    let has_ended = told.is_ok() && wait(connection.as_fd(), Duration::from_secs(2));
+    if let (false, Ok(record)) = (has_ended, link.record()) {
+        record.groups.remove().map_err(|error| link.failed(error))?;
+    }
+    clean_up(shared, link)?;
+    Ok(true)
+}
+
+/// Removes what an ended sandbox has left, unless its owner does.
+fn clean_up(shared: &Shared, link: &Link) -> Result<()> {
+    let internal = |error: io::Error| {
+        Error::new(
+            ErrorKind::Internal,
+            "what the sandbox left behind could not be removed",
+        )
+        .with_source(error)
+    };
+    if let Some(locked) = shared.records.try_lock(&link.id).map_err(internal)? {
+        reap::reap(&locked).map_err(internal)?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Pty for LocalSandbox {
+    async fn spawn(&self, command: Command, size: PtySize) -> Result<Process> {
+        self.start(command, Some(size)).await
+    }
+}
+
+#[async_trait]
+impl Lifecycle for LocalSandbox {
+    async fn set_lifetime(&self, remaining: Duration) -> Result<()> {
+        self.set_remaining(remaining)
+            .await
+            .map_err(|error| error.with_operation("lifecycle.set_lifetime"))
+    }
+}
+
+#[async_trait]
+impl Attach for LocalSandbox {
+    async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process> {
+        process::attach(&self.link, id, from)
+            .await
+            .map_err(|error| error.with_operation("attach"))
+    }
+
+    async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        match self.link.ask(&Request::List {}).await? {
+            Event::Processes { processes } => Ok(processes.into_iter().map(to_info).collect()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+fn to_info(entry: agent::ProcessEntry) -> ProcessInfo {
+    let mut info = ProcessInfo::new(ProcessId::new(entry.process.to_string()));
+    info.pid = Some(entry.pid);
+    info.tag = entry.tag;
+    info.argv = entry
+        .argv
+        .iter()
+        .map(|arg| String::from_utf8_lossy(&arg.0).into_owned())
+        .collect();
+    info.pty = entry.pty;
+    info.exit = entry.exit.map(process::to_status);
+    info.elapsed = Some(Duration::from_millis(entry.elapsed_ms));
+    info
+}

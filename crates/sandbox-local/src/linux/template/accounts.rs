@@ -1,0 +1,105 @@
+//! The accounts of a sandbox: the machine's system users by name, `root`, and `user`.
+
+use super::host::make_directory;
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
+
+/// Number of the default user and its group.
+const USER: u32 = 1000;
+/// Group of `/etc/shadow` where the host has no group of that name.
+const SHADOW: u32 = 42;
+
+/// Writes passwd, group, shadow and gshadow, and makes the homes.
+pub(super) fn write(root: &Path) -> io::Result<()> {
+    let passwd = system_lines("/etc/passwd", 2);
+    let group = system_lines("/etc/group", 2);
+    let mut users: Vec<String> = vec!["root:x:0:0:root:/root:/bin/bash".into()];
+    users.extend(passwd.iter().filter_map(|fields| {
+        let [name, _, uid, gid, _, _, shell] = fields.as_slice() else {
+            return None;
+        };
+        (uid != "0").then(|| format!("{name}:x:{uid}:{gid}::/nonexistent:{}", login_shell(shell)))
+    }));
+    users.push(format!("user:x:{USER}:{USER}::/home/user:/bin/bash"));
+    let mut groups: Vec<String> = vec!["root:x:0:".into()];
+    groups.extend(group.iter().filter_map(|fields| {
+        let [name, _, gid, _] = fields.as_slice() else {
+            return None;
+        };
+        (gid != "0").then(|| format!("{name}:x:{gid}:"))
+    }));
+    groups.push(format!("user:x:{USER}:"));
+
+    let etc = root.join("etc");
+    let names = |lines: &[String]| {
+        lines
+            .iter()
+            .filter_map(|line| line.split(':').next().map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    write_lines(&etc.join("passwd"), &users, 0o644)?;
+    write_lines(&etc.join("group"), &groups, 0o644)?;
+    let shadow_gid = group
+        .iter()
+        .find(|fields| fields[0] == "shadow")
+        .and_then(|fields| fields[2].parse().ok());
+    for (file, names, rest) in [
+        ("shadow", names(&users), ":*:19000:0:99999:7:::"),
+        ("gshadow", names(&groups), ":*::"),
+    ] {
+        let lines: Vec<String> = names.iter().map(|name| format!("{name}{rest}")).collect();
+        write_lines(&etc.join(file), &lines, 0o640)?;
+        chown(etc.join(file), Some(0), Some(shadow_gid.unwrap_or(SHADOW)))?;
+    }
+    write_lines(&etc.join("subuid"), &[], 0o644)?;
+    write_lines(&etc.join("subgid"), &[], 0o644)?;
+    make_home(root)
+}
+
+/// Fields of the lines whose number is a system's: below 1000, or nobody's.
+fn system_lines(path: &str, number: usize) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text
+        .lines()
+        .map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
+    let is_system = |fields: &Vec<String>| {
+        let id = fields.get(number).and_then(|id| id.parse::<u32>().ok());
+        fields[0] != "user" && id.is_some_and(|id| id < USER || id == 65534)
+    };
+    lines.filter(is_system).collect()
+}
+
+/// System users get no shell of the host's choosing.
+fn login_shell(shell: &str) -> &'static str {
+    match shell {
+        "/bin/sync" => "/bin/sync",
+        _ => "/usr/sbin/nologin",
+    }
+}
+
+fn make_home(root: &Path) -> io::Result<()> {
+    let home = root.join("home/user");
+    make_directory(&home, 0o755)?;
+    // What a new user gets, from the copy that has passed the checks already.
+    for entry in fs::read_dir(root.join("etc/skel"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if entry.metadata()?.is_file() {
+            let target = home.join(entry.file_name());
+            fs::copy(entry.path(), &target)?;
+            chown(target, Some(USER), Some(USER))?;
+        }
+    }
+    chown(home, Some(USER), Some(USER))
+}
+
+fn write_lines(path: &Path, lines: &[String], mode: u32) -> io::Result<()> {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}

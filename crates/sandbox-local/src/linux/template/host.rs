@@ -1,0 +1,240 @@
+//! The template `host`: the machine's own `/usr`, copy-on-write, under a generated root.
+//!
+//! Only what is on an allow-list is shown, and of that only what every user of the machine may read. The rest of the root
+//! (`/etc`, `/home`, `/var`) is made here, with what programs need and nothing that tells of this machine's users.
+
+use super::{Template, Tree, accounts, copy, secrets};
+use crate::linux::{record, zygote};
+use sandbox_core::{Error, ErrorKind, Result};
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs,
+    hash::{Hash, Hasher},
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+pub(super) const NAME: &str = "host";
+pub(super) const ALIAS: &str = "base";
+
+/// Raised when what is generated here changes.
+const VERSION: u32 = 1;
+
+/// Host paths that are copied, if they exist and are readable for everyone. Debian and its relatives first; the names of
+/// other systems do no harm where they are missing.
+#[rustfmt::skip]
+const COPIED: &[&str] = &[
+    "/etc/alternatives", "/etc/ssl", "/etc/ca-certificates", "/etc/ca-certificates.conf", "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d", "/etc/ld.so.cache", "/etc/debian_version", "/etc/os-release", "/etc/login.defs",
+    "/etc/profile", "/etc/profile.d", "/etc/bash.bashrc", "/etc/skel", "/etc/nsswitch.conf", "/etc/host.conf",
+    "/etc/gai.conf", "/etc/protocols", "/etc/services", "/etc/rpc", "/etc/mime.types", "/etc/magic",
+    "/etc/magic.mime", "/etc/localtime", "/etc/timezone", "/etc/locale.alias", "/etc/locale.gen", "/etc/locale.conf",
+    "/etc/terminfo", "/etc/inputrc", "/etc/fonts", "/etc/xdg", 
+    "/etc/perl", "/etc/pam.d",
+    "/etc/pam.conf", "/etc/security", "/etc/shells", "/etc/apt/sources.list", "/etc/apt/sources.list.d",
+    "/etc/apt/trusted.gpg.d", "/etc/apt/preferences.d", "/etc/apt/apt.conf.d", "/etc/dpkg", "/etc/debconf.conf",
+    "/etc/adduser.conf", "/etc/deluser.conf", "/etc/default/useradd", "/etc/init.d", "/etc/pki/tls",
+    "/etc/pki/ca-trust", "/etc/crypto-policies", "/var/lib/dpkg", "/var/lib/pam", "/var/lib/ucf", "/var/lib/python",
+];
+
+/// Entries of `/etc` that carry a version in their name are copied if they begin like this.
+const COPIED_PREFIXES: &[&str] = &["java-", "python3"];
+
+/// Below the copied paths, what is never copied.
+#[rustfmt::skip]
+const NEVER: &[&str] = &[
+    "/etc/ssl/private", "/etc/security/opasswd", "/etc/apt/auth.conf", "/etc/apt/auth.conf.d", "/var/lib/dpkg/lock",
+    "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/triggers/Lock",
+];
+
+/// Directories below `/usr` that are shown empty: what administrators put there is theirs.
+const HIDDEN_IN_USR: &[&str] = &["local", "etc"];
+
+/// Directories of the root, with their permissions.
+#[rustfmt::skip]
+const DIRECTORIES: &[(&str, u32)] = &[
+    ("dev", 0o755), ("etc", 0o755), ("etc/apt/preferences.d", 0o755), ("home", 0o755), ("media", 0o755),
+    ("mnt", 0o755), ("opt", 0o755), ("proc", 0o555), ("root", 0o700), ("run", 0o755), ("srv", 0o755), ("sys", 0o555),
+    ("tmp", 0o1777), ("usr", 0o755), ("var", 0o755), ("var/cache/apt/archives/partial", 0o755),
+    ("var/lib/apt/lists/partial", 0o755), ("var/log/apt", 0o755), ("var/spool", 0o755), ("var/mail", 0o755),
+    ("var/tmp", 0o1777),
+];
+
+/// The template, made if it is missing or the machine has changed since it was made.
+pub(super) fn open(templates: &Path) -> Result<Template> {
+    let shell = ["/bin/bash", "/bin/sh"]
+        .into_iter()
+        .find(|shell| Path::new(shell).exists());
+    let Some(shell) = shell.filter(|_| merged_usr()) else {
+        let message = "the template `host` needs a machine with a shell and with /bin and /lib inside /usr, \
+                       which this one is not";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    };
+    let make = || -> io::Result<PathBuf> {
+        let path = templates.join(format!("{NAME}-{:016x}", key()?));
+        if !path.exists() {
+            make(templates, &path)?;
+        }
+        Ok(path)
+    };
+    let path = make()
+        .map_err(|error| record::storage_error(error, "the template `host` could not be made"))?;
+    Ok(Template {
+        name: NAME,
+        trees: vec![
+            Tree {
+                target: "/",
+                lowers: vec![path.join("root")],
+            },
+            Tree {
+                target: "/usr",
+                lowers: vec![path.join("usr"), "/usr".into()],
+            },
+        ],
+        shell: shell.into(),
+    })
+}
+
+/// Removes those that are out of date, unless sandboxes are alive that may use them.
+pub(super) fn prune(templates: &Path, in_use: bool) -> Vec<String> {
+    let Ok(current) = key().map(|key| format!("{NAME}-{key:016x}")) else {
+        return Vec::new();
+    };
+    if in_use {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(templates).into_iter().flatten().flatten();
+    let old = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    old.filter(|name| name.starts_with(NAME) && *name != current)
+        .filter(|name| fs::remove_dir_all(templates.join(name)).is_ok())
+        .collect()
+}
+
+fn merged_usr() -> bool {
+    let is_link =
+        |path: &str| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    is_link("/bin") && is_link("/lib")
+}
+
+/// Changes when the machine's packages do, or what is made here.
+fn key() -> io::Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    VERSION.hash(&mut hasher);
+    zygote::AGENT.hash(&mut hasher);
+    for path in [
+        "/var/lib/dpkg/status",
+        "/etc/ld.so.cache",
+        "/etc/alternatives",
+        "/usr/bin",
+        "/usr/lib",
+    ] {
+        match fs::metadata(path) {
+            Ok(metadata) => (
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.ino(),
+                metadata.size(),
+            )
+                .hash(&mut hasher),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => path.hash(&mut hasher),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(hasher.finish())
+}
+
+/// Makes the template beside its place and moves it there; two programs at once make it once.
+fn make(templates: &Path, path: &Path) -> io::Result<()> {
+    record::make_private(templates)?;
+    let lock = fs::File::create(templates.join(".lock"))?;
+    lock.lock()?;
+    if path.exists() {
+        return Ok(());
+    }
+    let new = templates.join(".new");
+    if new.exists() {
+        fs::remove_dir_all(&new)?;
+    }
+    make_root(&new.join("root"))?;
+    make_usr(&new.join("usr"))?;
+    fs::rename(&new, path)
+}
+
+fn make_root(root: &Path) -> io::Result<()> {
+    make_directory(root, 0o755)?;
+    for (name, mode) in DIRECTORIES {
+        make_directory(&root.join(name), *mode)?;
+    }
+    for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+        if let Ok(target) = fs::read_link(Path::new("/").join(name)) {
+            symlink(target, root.join(name))?;
+        }
+    }
+    symlink("/run", root.join("var/run"))?;
+    symlink("/run/lock", root.join("var/lock"))?;
+    for path in COPIED {
+        copy::copy(Path::new(path), root, NEVER)?;
+    }
+    for entry in fs::read_dir("/etc")? {
+        let entry = entry?;
+        if COPIED_PREFIXES.iter().any(|prefix| {
+            entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(prefix.as_bytes())
+        }) {
+            copy::copy(&entry.path(), root, NEVER)?;
+        }
+    }
+    accounts::write(root)?;
+    write(root, "etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
+    write(root, "etc/hostname", "sandbox\n")?;
+    write(root, "etc/resolv.conf", "")?;
+    write(root, "etc/machine-id", "")?;
+    write(root, "etc/fstab", "")?;
+    symlink("/proc/self/mounts", root.join("etc/mtab"))
+}
+
+/// The layer above the host's `/usr`: hides what is not everybody's, and adds the stand-in for `sudo`.
+fn make_usr(layer: &Path) -> io::Result<()> {
+    make_directory(layer, 0o755)?;
+    for name in HIDDEN_IN_USR {
+        make_directory(&layer.join(name), 0o755)?;
+        secrets::hide_contents(&layer.join(name))?;
+    }
+    for name in [
+        "bin", "etc", "games", "include", "lib", "sbin", "share", "src",
+    ] {
+        make_directory(&layer.join("local").join(name), 0o755)?;
+    }
+    secrets::hide_unreadable(Path::new("/usr"), layer, HIDDEN_IN_USR)?;
+    let sudo = layer.join("local/bin/sudo");
+    fs::write(&sudo, zygote::AGENT)?;
+    fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755))?;
+    make_directory(&layer.join("bin"), 0o755)?;
+    let real = layer.join("bin/sudo");
+    match fs::symlink_metadata(&real) {
+        Ok(_) => fs::remove_file(&real)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    symlink("../local/bin/sudo", real)
+}
+
+/// Makes a directory and those above with exactly these permissions, whatever the umask.
+pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+        make_directory(parent, 0o755)?;
+    }
+    if !path.is_dir() {
+        fs::create_dir(path)?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn write(root: &Path, name: &str, text: &str) -> io::Result<()> {
+    let path = root.join(name);
+    fs::write(&path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}

@@ -1,0 +1,55 @@
+//! Templates: the file trees that sandboxes start from.
+//!
+//! So far there is one, `host` (alias `base`): the machine's own programs, from an allow-list of trees.
+
+mod accounts;
+mod copy;
+mod host;
+mod secrets;
+
+use sandbox_core::{Error, ErrorKind, Result, TemplateId};
+use std::path::{Path, PathBuf};
+
+/// A file tree that is ready to be overlaid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Template {
+    pub(crate) name: &'static str,
+    /// What the sandbox sees, `/` first.
+    pub(crate) trees: Vec<Tree>,
+    /// For `Command::shell`.
+    pub(crate) shell: String,
+}
+
+/// One mount of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tree {
+    /// Mount point inside.
+    pub(crate) target: &'static str,
+    /// Layers on the host, top first.
+    pub(crate) lowers: Vec<PathBuf>,
+}
+
+/// Name of the default template.
+pub(crate) const DEFAULT: &str = host::NAME;
+
+/// Whether there is a template of this name. Touches nothing.
+pub(crate) fn check(id: &TemplateId) -> Result<()> {
+    match id.as_str() {
+        host::NAME | host::ALIAS => Ok(()),
+        _ => {
+            let message = "there is no such template, use `host` (the machine's own programs)";
+            Err(Error::new(ErrorKind::NotFound, message).with_context("template", id))
+        }
+    }
+}
+
+/// The template, made first if this machine has changed since.
+pub(crate) fn open(id: &TemplateId, state: &Path) -> Result<Template> {
+    check(id)?;
+    host::open(&state.join("templates"))
+}
+
+/// Removes templates that are out of date and that no sandbox uses; returns their names.
+pub(crate) fn prune(state: &Path, in_use: bool) -> Vec<String> {
+    host::prune(&state.join("templates"), in_use)
+}

@@ -1,0 +1,166 @@
+//! The library's side of the zygote: starts it, and asks it for sandboxes.
+//!
+//! One zygote per provider value. It ends when its socket closes, so it never outlives the program.
+
+use super::socket;
+use sandbox_agent::protocol::{
+    Blob, MAX_PACKET, VERSION,
+    zygote::{Configure, Create, Reply},
+};
+use sandbox_core::{Error, ErrorKind, Result};
+use std::{
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, process::CommandExt},
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+/// The helper's program, built by this crate's build script.
+pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
+
+/// A process that makes sandboxes; started with the first of them, and again should it have died.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    configure: Configure,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    socket: OwnedFd,
+}
+
+/// A new sandbox's PID 1.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Zygote {
+    /// Prepares a zygote that assembles roots on the empty directory `staging`.
+    pub(crate) fn new(storage_base: u32, staging: &Path) -> Self {
+        let staging = Blob(staging.as_os_str().as_bytes().to_vec());
+        Self {
+            configure: Configure {
+                version: VERSION,
+                storage_base,
+                staging,
+            },
+            running: Mutex::new(None),
+        }
+    }
+
+    /// Makes a sandbox. Blocks for some milliseconds.
+    pub(crate) fn create(&self, create: &Create, fds: &[BorrowedFd<'_>]) -> Result<Created> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.as_mut().is_some_and(Running::has_ended) {
+            *running = None;
+        }
+        if running.is_none() {
+            *running = Some(Running::start(&self.configure)?);
+        }
+        let socket = running
+            .as_ref()
+            .map(|running| running.socket.as_fd())
+            .ok_or_else(vanished)?;
+        let answer = ask(socket, create, fds);
+        if answer.is_err() {
+            // What it may still say belongs to this request: the next one gets a new zygote.
+            *running = None;
+        }
+        match answer.map_err(|error| vanished().with_source(error))? {
+            (Reply::Created { pid }, Some(pidfd)) => Ok(Created { pid, pidfd }),
+            (Reply::Failed { step, errno }, _) => Err(failed(&step, errno)),
+            _ => Err(Error::new(
+                ErrorKind::Protocol,
+                "the zygote gave an answer that does not fit",
+            )),
+        }
+    }
+}
+
+impl Running {
+    fn start(configure: &Configure) -> Result<Self> {
+        let start = || -> io::Result<Self> {
+            let (ours, theirs) = socket::pair()?;
+            let program = socket::sealed(AGENT)?;
+            let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+                .arg0("sandbox-zygote")
+                .env_clear()
+                .current_dir("/")
+                .stdin(Stdio::from(theirs))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            Ok(Self {
+                child,
+                socket: ours,
+            })
+        };
+        let running = start().map_err(|error| {
+            let message = "the zygote could not be started: programs must be allowed to run from memory (memfd)";
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        })?;
+        match ask(running.socket.as_fd(), configure, &[]) {
+            Ok((Reply::Ready { version: VERSION }, _)) => Ok(running),
+            Ok((Reply::Failed { step, errno }, _)) => Err(failed(&step, errno)),
+            Ok(_) => Err(Error::new(
+                ErrorKind::Protocol,
+                "the zygote speaks another version of the protocol",
+            )),
+            Err(error) => Err(vanished().with_source(error)),
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its sandboxes live on or end by their own lifelines; the zygote itself holds nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ask(
+    socket: BorrowedFd<'_>,
+    message: &impl sandbox_agent::protocol::Wire,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<(Reply, Option<OwnedFd>)> {
+    socket::send(socket, message, fds)?;
+    let mut buffer = vec![0; MAX_PACKET];
+    let (reply, fds) = socket::receive(socket, &mut buffer)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((reply, fds.into_iter().next()))
+}
+
+fn vanished() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the zygote ended unexpectedly, try again",
+    )
+}
+
+fn failed(step: &str, errno: i32) -> Error {
+    let error = Error::new(
+        ErrorKind::Unavailable,
+        format!(
+            "the sandbox could not be made: {step} failed, `sandbox doctor` names the cause and the fix"
+        ),
+    );
+    if errno == 0 {
+        error
+    } else {
+        error
+            .with_source(io::Error::from_raw_os_error(errno))
+            .with_context("errno", io::Error::from_raw_os_error(errno))
+    }
+}
