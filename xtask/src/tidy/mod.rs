@@ -1,12 +1,13 @@
 //! `cargo xtask tidy`: the house rules that neither the compiler nor clippy knows. Messages say the fix.
 
+mod documents;
 mod files;
 mod levels;
 mod manifests;
 mod sources;
 mod strip;
 
-use std::fmt;
+use std::{fmt, fs};
 
 use anyhow::{Result, bail};
 
@@ -60,6 +61,13 @@ pub(crate) fn run(context: &Context) -> Result<Outcome> {
         problems.extend(files::check_text(path, &text));
         if path.ends_with(".rs") {
             problems.extend(sources::check(path, &text));
+        }
+        if path.ends_with(".md") {
+            problems.extend(documents::check_links(context.root(), path, &text));
+        }
+        if path == documents::DESIGN {
+            let manifest = fs::read_to_string(context.root().join("Cargo.toml"))?;
+            problems.extend(documents::check_reasons(&manifest, &text));
         }
         if path.ends_with("Cargo.toml") {
             problems.extend(manifests::check(path, &text));
