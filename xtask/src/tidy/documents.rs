@@ -1,4 +1,4 @@
-//! Rules for the documents: links lead somewhere, and every dependency has a reason.
+//! Rules for the documents: links lead somewhere, and what repeats the workspace's manifest agrees with it.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,6 +8,9 @@ use super::Problem;
 
 /// The document that gives the reasons.
 pub(super) const DESIGN: &str = "docs/DESIGN.md";
+
+/// The front page.
+pub(super) const README: &str = "README.md";
 
 /// Checks that relative links of a Markdown file lead to files that exist.
 pub(super) fn check_links(root: &Path, path: &str, text: &str) -> Vec<Problem> {
@@ -49,6 +52,18 @@ pub(super) fn check_reasons(manifest: &str, design: &str) -> Vec<Problem> {
         .chain(stale)
         .map(|message| Problem::new(DESIGN, format!("table of dependencies: {message}")))
         .collect()
+}
+
+/// Checks that the README promises the compiler of the workspace's manifest.
+pub(super) fn check_version(manifest: &str, readme: &str) -> Option<Problem> {
+    let manifest: Table = manifest.parse().unwrap_or_default();
+    let package = manifest
+        .get("workspace")
+        .and_then(|workspace| workspace.get("package"));
+    let version = package.and_then(|package| package.get("rust-version")?.as_str());
+    let promise = format!("Rust {} or newer", version?);
+    let message = format!("does not say \"{promise}\", as `rust-version` in the workspace does");
+    (!readme.contains(&promise)).then(|| Problem::new(README, message))
 }
 
 /// Names in backticks in the first column of the table below the heading `Dependencies`.
@@ -101,6 +116,13 @@ mod tests {
         let found = check_links(root(), "src/x.md", bad);
         let lines: Vec<_> = found.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn the_oldest_compiler_is_named() {
+        let manifest = "[workspace.package]\nrust-version = \"1.89\"\n";
+        assert_eq!(check_version(manifest, "x. Rust 1.89 or newer."), None);
+        assert!(check_version(manifest, "x. Rust 1.8 or newer.").is_some());
     }
 
     #[test]

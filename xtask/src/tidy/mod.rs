@@ -52,6 +52,7 @@ impl fmt::Display for Problem {
 /// Checks all rules and names every place that breaks one.
 pub(crate) fn run(context: &Context) -> Result<Outcome> {
     let mut problems = levels::check(context.metadata()?);
+    let workspace = fs::read_to_string(context.root().join("Cargo.toml"))?;
     let files = files::find(context.root())?;
     for path in &files {
         problems.extend(files::check_name(path));
@@ -65,9 +66,10 @@ pub(crate) fn run(context: &Context) -> Result<Outcome> {
         if path.ends_with(".md") {
             problems.extend(documents::check_links(context.root(), path, &text));
         }
-        if path == documents::DESIGN {
-            let manifest = fs::read_to_string(context.root().join("Cargo.toml"))?;
-            problems.extend(documents::check_reasons(&manifest, &text));
+        match path.as_str() {
+            documents::DESIGN => problems.extend(documents::check_reasons(&workspace, &text)),
+            documents::README => problems.extend(documents::check_version(&workspace, &text)),
+            _ => {}
         }
         if path.ends_with("Cargo.toml") {
             problems.extend(manifests::check(path, &text));
