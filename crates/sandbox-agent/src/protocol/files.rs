@@ -1,7 +1,18 @@
 //! Host to file worker: one request at a time, answered by one reply ([`FileReply::Entries`] may repeat).
 //!
-//! Paths are absolute, resolved inside the sandbox with the rights of `user`. Only regular files are opened,
-//! never a fifo, socket or device, so that no file can make the worker wait.
+//! Paths are absolute, at most 4095 bytes, and resolved inside the sandbox with the rights of `user` (a name, `uid`,
+//! `uid:gid` or `name:group`; `None` is uid 1000). Links are followed, except links of `/proc` to a process's own
+//! files. Only regular files are opened, never a fifo, socket or device, so that no file can make the worker wait.
+//! Descriptors are those of files on ordinary file systems; files of the kernel (`/proc`) are copied when read, at
+//! most 16 MiB, and written by one `write(2)` of all data.
+//!
+//! `errno` of a refusal is the system's, and besides: `EINVAL` for a path that is not absolute or holds a NUL, for a
+//! user that does not exist, and for something that is not a regular file where one is needed (a directory is
+//! `EISDIR`); `EBUSY` for `/` and mount points; `EAGAIN` for a file that a program holds a lease on; `EPROTO` for a
+//! malformed request.
+//!
+//! Closing the connection ends an operation in progress. What it did until then stays done; only the copy of a
+//! rename across mounts is taken back.
 
 use super::{Blob, wire_enum, wire_struct};
 
@@ -41,25 +52,35 @@ wire_enum! {
     /// What the host may ask of the file tree.
     pub enum FileRequest {
         /// Reads up to `len` bytes at `offset`. A range of at most [`super::MAX_CHUNK`] bytes comes as
-        /// [`FileReply::Data`], a longer one as [`FileReply::Opened`] with a read-only descriptor.
+        /// [`FileReply::Data`], a longer one as [`FileReply::Opened`] with a read-only descriptor, in which
+        /// `offset` is the same. Beyond the end there is no data, which is no error.
         0 => Read { path: Blob, user: Option<String>, offset: u64, len: u64 },
         /// Replaces the contents by `data`, making parent directories. Answered by [`FileReply::Done`].
+        ///
+        /// New directories get 0755, a new file `mode` or 0644. An existing file keeps its inode, and its mode if
+        /// none is given. When the disk is full, what fitted stays.
         1 => Write { path: Blob, user: Option<String>, mode: Option<u32>, data: Blob },
-        /// Opens for writing, emptied, making parent directories. Answered by [`FileReply::Opened`] with a
-        /// write-only descriptor.
+        /// Opens for writing, emptied, making parent directories, with modes as for [`FileRequest::Write`].
+        /// Answered by [`FileReply::Opened`] with a write-only descriptor.
         2 => Create { path: Blob, user: Option<String>, mode: Option<u32> },
         /// Answered by [`FileReply::Stat`]. Links are followed if `follow`.
         3 => Stat { path: Blob, user: Option<String>, follow: bool },
         /// Answered by any number of [`FileReply::Entries`], then [`FileReply::Done`]. Depth 1 is the directory's
-        /// own entries; links are not followed. `limit` entries at most, then [`FileReply::Failed`].
+        /// own entries; links are not followed. Entries come sorted by name, those below a directory right after
+        /// it; a directory that `user` may not read comes without them. `limit` entries at most, then
+        /// [`FileReply::Failed`] with `EOVERFLOW`; with `ENAMETOOLONG` where paths get longer than any may be.
         4 => List { path: Blob, user: Option<String>, depth: u32, limit: u64 },
-        /// Makes a directory; with `parents` also those above, and an existing one is no error.
+        /// Makes a directory, with `mode` or 0755; with `parents` also those above, with 0755, and an existing
+        /// one is no error and keeps its mode.
         5 => Mkdir { path: Blob, user: Option<String>, mode: Option<u32>, parents: bool },
-        /// Renames as rename(2) does; across mounts it copies and removes. A file never replaces a directory.
+        /// Renames as rename(2) does. Across mounts it copies and removes: the copy appears at once and whole, and
+        /// keeps permissions, modification times, links and holes, and owners if `user` is root; not hard links and
+        /// extended attributes. A file never replaces a directory.
         6 => Rename { from: Blob, to: Blob, user: Option<String> },
-        /// Removes a file, link or empty directory; with `recursive` a whole tree.
+        /// Removes a file, link or empty directory; with `recursive` a whole tree, but nothing on other mounts.
         7 => Remove { path: Blob, user: Option<String>, recursive: bool },
-        /// Changes permissions (`mode & 07777`) or owner (`name`, `uid`, `name:group`, `uid:gid`).
+        /// Changes permissions (`mode & 07777`) or owner (`name`, `uid`, `name:group`, `uid:gid`, `:group`) of what
+        /// `path` leads to.
         8 => SetPermissions { path: Blob, user: Option<String>, mode: Option<u32>, owner: Option<String> },
         /// Makes a symbolic link.
         9 => Symlink { path: Blob, user: Option<String>, target: Blob },

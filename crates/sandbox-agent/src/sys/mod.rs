@@ -3,7 +3,10 @@
 //! These files are the only ones of the binary that hold `unsafe` code; each opens with
 //! `#![expect(unsafe_code, reason = "...")]` and gives a `// SAFETY:` reason for every block.
 
+pub(crate) mod file;
 pub(crate) mod socket;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::io;
 

@@ -1,0 +1,204 @@
+//! The file worker: a process that PID 1 forks for one connection and that serves its file requests one at a time.
+//!
+//! It works inside the sandbox's own root with the rights of the asked user, so it reaches what that user's programs
+//! reach and nothing else. Its real uid stays 0: programs of other users cannot signal it. What it must not do is
+//! wait for, or act on, anything but regular files and directories.
+
+mod connection;
+mod content;
+mod copy;
+mod error;
+mod list;
+mod meta;
+mod remove;
+mod rename;
+mod tree;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use sandbox_agent::protocol::Blob;
+use sandbox_agent::protocol::files::{FileReply, FileRequest};
+
+use self::connection::{Abort, Connection, Gone, Outcome};
+use self::content::Contents;
+use self::error::{FileError, Result};
+use self::list::Listing;
+use self::tree::Tree;
+use crate::account::{self, Names};
+use crate::sys::file;
+
+/// Serves file requests until the peer closes `connection`.
+///
+/// To be called in a process of its own, single-threaded, with uid 0 of the sandbox; it never comes back.
+#[expect(dead_code, reason = "PID 1 calls it")]
+pub(crate) fn serve(connection: OwnedFd) -> ! {
+    let worker = Worker::new(Connection::new(connection));
+    std::process::exit(i32::from(worker.run().is_err()))
+}
+
+/// Serves one connection.
+#[derive(Debug)]
+struct Worker {
+    connection: Connection,
+    /// An error if the sandbox has no `/proc`.
+    tree: std::io::Result<Tree>,
+    names: Names,
+    /// Whose rights the thread has.
+    identity: Option<(u32, u32, Vec<u32>)>,
+}
+
+/// What a request is answered with at its end.
+enum Answer {
+    Reply(FileReply),
+    Descriptor(OwnedFd, u64),
+}
+
+impl Worker {
+    fn new(connection: Connection) -> Self {
+        file::clear_umask();
+        Self {
+            connection,
+            tree: Tree::new(),
+            names: Names::default(),
+            identity: None,
+        }
+    }
+
+    fn run(mut self) -> Result<(), Gone> {
+        while let Some(request) = self.connection.receive()? {
+            let answer = match request {
+                Ok(request) => self.answer(request),
+                Err(error) => Err(error.into()),
+            };
+            match answer {
+                Ok(Answer::Reply(reply)) => self.connection.send(&reply, None)?,
+                Ok(Answer::Descriptor(fd, size)) => {
+                    self.connection
+                        .send(&FileReply::Opened { size }, Some(fd.as_fd()))?;
+                }
+                Err(Abort::Failed(FileError { errno, message })) => {
+                    self.connection
+                        .send(&FileReply::Failed { errno, message }, None)?;
+                }
+                Err(Abort::Gone) => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: FileRequest) -> Outcome<Answer> {
+        let uid = self.become_user(user(&request))?;
+        let Self {
+            connection,
+            tree,
+            names,
+            ..
+        } = self;
+        let tree = tree
+            .as_ref()
+            .map_err(|error| FileError::of(error, "open", b"/proc/self/fd"))?;
+        match request {
+            FileRequest::Read {
+                path, offset, len, ..
+            } => {
+                return Ok(match content::read(tree, &path.0, offset, len)? {
+                    Contents::Data(data, size) => Answer::Reply(FileReply::Data {
+                        data: Blob(data),
+                        size,
+                    }),
+                    Contents::Opened(fd, size) => Answer::Descriptor(fd, size),
+                });
+            }
+            FileRequest::Create { path, mode, .. } => {
+                return Ok(Answer::Descriptor(content::create(tree, &path.0, mode)?, 0));
+            }
+            FileRequest::Stat { path, follow, .. } => {
+                let stat = meta::stat(tree, names, &path.0, follow)?;
+                return Ok(Answer::Reply(FileReply::Stat { stat }));
+            }
+            FileRequest::Write {
+                path, mode, data, ..
+            } => content::write(tree, &path.0, mode, &data.0)?,
+            FileRequest::List {
+                path, depth, limit, ..
+            } => {
+                meta::refresh(names);
+                let batch = Default::default();
+                Listing {
+                    tree,
+                    names,
+                    connection,
+                    path: &path.0,
+                    batch,
+                }
+                .run(depth, limit)?;
+            }
+            FileRequest::Mkdir {
+                path,
+                mode,
+                parents,
+                ..
+            } => meta::mkdir(tree, &path.0, mode, parents)?,
+            FileRequest::Rename { from, to, .. } => {
+                rename::rename(tree, connection, &from.0, &to.0, uid)?
+            }
+            FileRequest::Remove {
+                path, recursive, ..
+            } => remove::remove(tree, connection, &path.0, recursive)?,
+            FileRequest::SetPermissions {
+                path, mode, owner, ..
+            } => {
+                meta::set_permissions(tree, &path.0, mode, owner.as_deref())?;
+            }
+            FileRequest::Symlink { path, target, .. } => meta::symlink(tree, &path.0, &target.0)?,
+        }
+        Ok(Answer::Reply(FileReply::Done {}))
+    }
+
+    /// Takes the rights of `user`, and says which uid that is.
+    fn become_user(&mut self, user: Option<&str>) -> Result<u32> {
+        if !matches!(user, None | Some("user" | "root")) {
+            // The account files are looked at with the same rights, whoever was served last.
+            self.take(0, 0, Vec::new())?;
+        }
+        let account = account::resolve(user)?;
+        self.take(account.uid, account.gid, account.groups)?;
+        Ok(account.uid)
+    }
+
+    fn take(&mut self, uid: u32, gid: u32, groups: Vec<u32>) -> Result<()> {
+        let wanted = (uid, gid, groups);
+        if self.identity.as_ref() != Some(&wanted) {
+            // Until all of it is taken, the thread is nobody in particular.
+            self.identity = None;
+            file::set_identity(uid, gid, &wanted.2).map_err(|error| {
+                FileError::new(
+                    error::errno(&error),
+                    format!("take the rights of uid {uid}: {error}"),
+                )
+            })?;
+            self.identity = Some(wanted);
+        }
+        Ok(())
+    }
+}
+
+/// Whose rights a request asks for.
+fn user(request: &FileRequest) -> Option<&str> {
+    match request {
+        FileRequest::Read { user, .. }
+        | FileRequest::Write { user, .. }
+        | FileRequest::Create { user, .. }
+        | FileRequest::Stat { user, .. }
+        | FileRequest::List { user, .. }
+        | FileRequest::Mkdir { user, .. }
+        | FileRequest::Rename { user, .. }
+        | FileRequest::Remove { user, .. }
+        | FileRequest::SetPermissions { user, .. }
+        | FileRequest::Symlink { user, .. } => user.as_deref(),
+    }
+}
