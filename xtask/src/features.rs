@@ -28,15 +28,15 @@ const RULES: [(&str, Rule); 2] = [
 
 /// Checks all combinations with clippy, which shares its work with `lint` and denies warnings.
 pub(crate) fn run(context: &Context) -> Result<Outcome> {
+    for (name, rule) in &RULES {
+        check_rule(context, name, rule)?;
+    }
     let mut count = 0;
     for package in context.metadata()?.members().values() {
         for features in combinations(package) {
             check(context, &package.name, &features)?;
             count += 1;
         }
-    }
-    for (name, rule) in &RULES {
-        check_rule(context, name, rule)?;
     }
     Ok(Outcome::PassedOn(format!("{count} combinations")))
 }
