@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct LocalBuilder {
     pub(crate) state_dir: PathBuf,
     pub(crate) default_limits: Limits,
+    #[cfg(target_os = "linux")]
     pub(crate) weaken: u32,
 }
 
@@ -24,6 +25,7 @@ impl LocalBuilder {
         Self {
             state_dir: Self::DEFAULT_STATE_DIR.into(),
             default_limits: limits,
+            #[cfg(target_os = "linux")]
             weaken: 0,
         }
     }
