@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct LocalBuilder {
     pub(crate) state_dir: PathBuf,
     pub(crate) default_limits: Limits,
+    pub(crate) keep_leftovers: bool,
     #[cfg(target_os = "linux")]
     pub(crate) weaken: u32,
 }
@@ -25,6 +26,7 @@ impl LocalBuilder {
         Self {
             state_dir: Self::DEFAULT_STATE_DIR.into(),
             default_limits: limits,
+            keep_leftovers: false,
             #[cfg(target_os = "linux")]
             weaken: 0,
         }
@@ -47,6 +49,14 @@ impl LocalBuilder {
         self
     }
 
+    /// Opens without removing what earlier programs have left behind, so that
+    /// [`LocalProvider::leftovers`] can show it and [`LocalProvider::prune`] report it.
+    #[must_use]
+    pub fn keep_leftovers(mut self) -> Self {
+        self.keep_leftovers = true;
+        self
+    }
+
     /// Takes walls away, of [`weaken`](sandbox_agent::protocol::zygote::weaken): for tests that show what a wall is for.
     #[cfg(all(feature = "weaken", target_os = "linux"))]
     #[must_use]
@@ -55,7 +65,14 @@ impl LocalBuilder {
         self
     }
 
-    /// Opens the state directory and removes what earlier programs have left behind.
+    /// Looks at what this machine offers and lacks for sandboxes, also where no provider can be opened.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn doctor(self) -> crate::Diagnosis {
+        crate::linux::diagnose(self)
+    }
+
+    /// Opens the state directory and, unless told to keep it, removes what earlier programs have left behind.
     ///
     /// # Errors
     /// `Unsupported` off Linux; `PermissionDenied` or `StorageFull` for the state directory.

@@ -1,6 +1,12 @@
 //! What this machine offers and lacks for sandboxes, and what would help.
 
-use super::{create, host::Host, provider::Shared, template};
+use super::{
+    create,
+    host::Host,
+    provider::{LocalProvider, Shared},
+    template,
+};
+use crate::LocalBuilder;
 use sandbox_core::{CreateOptions, Error, Limits, TemplateId};
 use serde::Serialize;
 use std::error::Error as _;
@@ -197,6 +203,27 @@ fn limits_detail(host: &Host) -> String {
         "memory, cpus and processes can be limited".into()
     } else {
         format!("cannot be limited: {}", missing.join(", "))
+    }
+}
+
+/// As [`examine`], from before there is a provider: the facts count even if its directory cannot be used.
+pub(crate) fn diagnose(builder: LocalBuilder) -> Diagnosis {
+    let host = Host::read();
+    let mut checks = preflight(&host);
+    if checks.iter().any(|check| check.verdict == Verdict::Fail) {
+        return Diagnosis { checks };
+    }
+    match LocalProvider::open_on(host, builder) {
+        Ok(provider) => provider.doctor(),
+        Err(error) => {
+            checks.push(Check {
+                name: "state directory",
+                verdict: Verdict::Fail,
+                detail: error.to_string(),
+                fix: Some("name another by SANDBOX_STATE_DIR, on a file system with room"),
+            });
+            Diagnosis { checks }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod socket;
 mod template;
 mod zygote;
 
+pub(crate) use doctor::diagnose;
 pub use doctor::{Check, Diagnosis, Verdict};
 pub use provider::LocalProvider;
 pub use reap::Pruned;

@@ -77,6 +77,7 @@ impl LocalProvider {
         let LocalBuilder {
             state_dir: state,
             default_limits,
+            keep_leftovers,
             weaken,
         } = builder;
         let open = || {
@@ -84,7 +85,9 @@ impl LocalProvider {
             let state = state.canonicalize()?;
             record::make_private(&state.join("staging"))?;
             let records = Records::open(&state)?;
-            reap::reap_all(&records)?;
+            if !keep_leftovers {
+                reap::reap_all(&records)?;
+            }
             Ok((state, records))
         };
         let (state, records) = open().map_err(|error| {
@@ -113,6 +116,25 @@ impl LocalProvider {
     #[must_use]
     pub fn doctor(&self) -> Diagnosis {
         doctor::examine(&self.shared)
+    }
+
+    /// What [`LocalProvider::prune`] would remove now.
+    ///
+    /// # Errors
+    /// `Internal` if the state directory cannot be read.
+    pub fn leftovers(&self) -> Result<Pruned> {
+        let failed = |error| record::storage_error(error, "the state directory could not be read");
+        let (living, sandboxes): (Vec<_>, Vec<_>) = self
+            .shared
+            .records
+            .ids()
+            .map_err(failed)?
+            .into_iter()
+            .partition(|id| self.shared.records.is_alive(id));
+        Ok(Pruned {
+            sandboxes,
+            templates: template::outdated(&self.shared.state, !living.is_empty()),
+        })
     }
 
     /// Removes what sandboxes that are over have left behind, and templates that are out of date.
@@ -269,4 +291,51 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| {
             Err(Error::new(ErrorKind::Internal, "a task of the provider failed").with_source(error))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn leftovers_are_shown_before_they_are_removed() {
+        let state = tempfile::tempdir().unwrap();
+        let left = state.path().join("sandboxes/sleft");
+        let builder = LocalProvider::builder().state_dir(state.path());
+        let provider = builder.clone().keep_leftovers().build().unwrap();
+        fs::create_dir(&left).unwrap();
+        let (living, _lock) = provider.shared.records.add().unwrap();
+        let ids = vec![SandboxId::new("sleft")];
+        assert_eq!(provider.leftovers().unwrap().sandboxes, ids);
+        assert!(left.exists());
+        assert_eq!(provider.prune().unwrap().sandboxes, ids);
+        assert_eq!(provider.leftovers().unwrap(), Pruned::default());
+        assert!(!left.exists() && provider.shared.records.is_alive(&living));
+    }
+
+    #[test]
+    fn opening_removes_leftovers_unless_told_to_keep_them() {
+        let state = tempfile::tempdir().unwrap();
+        let left = state.path().join("sandboxes/sleft");
+        fs::create_dir_all(&left).unwrap();
+        let builder = LocalProvider::builder().state_dir(state.path());
+        builder.clone().keep_leftovers().build().unwrap();
+        assert!(left.exists());
+        builder.build().unwrap();
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_used_is_a_failed_check() {
+        let builder = LocalProvider::builder().state_dir("/proc/sandbox");
+        let diagnosis = builder.doctor();
+        assert!(!diagnosis.is_ready());
+        let failed = diagnosis
+            .checks
+            .iter()
+            .rfind(|check| check.verdict == doctor::Verdict::Fail)
+            .unwrap();
+        assert!(failed.fix.is_some());
+    }
 }

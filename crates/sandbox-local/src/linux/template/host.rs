@@ -98,6 +98,13 @@ pub(super) fn open(templates: &Path) -> Result<Template> {
 
 /// Removes those that are out of date, unless sandboxes are alive that may use them.
 pub(super) fn prune(templates: &Path, in_use: bool) -> Vec<String> {
+    let mut names = outdated(templates, in_use);
+    names.retain(|name| fs::remove_dir_all(templates.join(name)).is_ok());
+    names
+}
+
+/// Those that are out of date, unless sandboxes are alive that may use them.
+pub(super) fn outdated(templates: &Path, in_use: bool) -> Vec<String> {
     let Ok(current) = key().map(|key| format!("{NAME}-{key:016x}")) else {
         return Vec::new();
     };
@@ -107,7 +114,6 @@ pub(super) fn prune(templates: &Path, in_use: bool) -> Vec<String> {
     let entries = fs::read_dir(templates).into_iter().flatten().flatten();
     let old = entries.filter_map(|entry| entry.file_name().into_string().ok());
     old.filter(|name| name.starts_with(NAME) && *name != current)
-        .filter(|name| fs::remove_dir_all(templates.join(name)).is_ok())
         .collect()
 }
 

@@ -49,6 +49,11 @@ pub(crate) fn open(id: &TemplateId, state: &Path) -> Result<Template> {
     host::open(&state.join("templates"))
 }
 
+/// Names of templates that are out of date and that no sandbox uses.
+pub(crate) fn outdated(state: &Path, in_use: bool) -> Vec<String> {
+    host::outdated(&state.join("templates"), in_use)
+}
+
 /// Removes templates that are out of date and that no sandbox uses; returns their names.
 pub(crate) fn prune(state: &Path, in_use: bool) -> Vec<String> {
     host::prune(&state.join("templates"), in_use)
