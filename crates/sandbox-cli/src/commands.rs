@@ -1,0 +1,10 @@
+//! The commands, one module each.
+
+pub(crate) mod cp;
+pub(crate) mod create;
+pub(crate) mod doctor;
+pub(crate) mod exec;
+pub(crate) mod kill;
+pub(crate) mod ls;
+pub(crate) mod prune;
+pub(crate) mod run;

@@ -1,0 +1,95 @@
+//! `sandbox create`: a sandbox that stays; and what `create` and `run` have in common.
+
+use super::ls::Entry;
+use crate::{
+    args::{CreateArgs, SandboxArgs},
+    output, provider,
+};
+use anyhow::{Context, Result};
+use sandbox::{CreateOptions, Limits, Ownership, Sandbox, SandboxProvider};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long a sandbox lives unless it is said.
+pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+pub(crate) async fn create(state_dir: Option<&Path>, args: CreateArgs) -> Result<u8> {
+    let options = options(&args.sandbox).ownership(Ownership::Detached);
+    let (_provider, sandbox) = make(state_dir, options, args.sandbox.verbose).await?;
+    if args.json {
+        let info = sandbox
+            .info()
+            .await
+            .context("cannot look at the new sandbox")?;
+        output::print_json(&Entry::of(&info))?;
+    } else {
+        output::print(sandbox.id())?;
+    }
+    Ok(0)
+}
+
+/// What the arguments ask for.
+pub(crate) fn options(args: &SandboxArgs) -> CreateOptions {
+    let mut options = CreateOptions::new().lifetime(args.lifetime.unwrap_or(DEFAULT_LIFETIME));
+    if let Some(template) = &args.template {
+        options = options.template(template.as_str());
+    }
+    options.name.clone_from(&args.name);
+    for (name, value) in &args.env {
+        options = options.env_var(name, value);
+    }
+    for (key, value) in &args.label {
+        options = options.label(key, value);
+    }
+    let mut limits = Limits::new();
+    limits.memory = args.memory;
+    limits.cpus = args.cpus;
+    limits.processes = args.processes;
+    if limits != Limits::new() {
+        options = options.limits(limits);
+    }
+    options
+}
+
+/// Makes a sandbox and says how long that took. It may end with the provider, which is therefore handed out too.
+pub(crate) async fn make(
+    state_dir: Option<&Path>,
+    options: CreateOptions,
+    verbose: bool,
+) -> Result<(Arc<dyn SandboxProvider>, Arc<dyn Sandbox>)> {
+    let started = Instant::now();
+    let provider = provider::open(state_dir)?;
+    let sandbox = provider
+        .create(options)
+        .await
+        .context("cannot make the sandbox")?;
+    if verbose || io::stderr().is_terminal() {
+        output::faint(format!("sandbox ready in {}", brief(started.elapsed())));
+    }
+    Ok((provider, sandbox))
+}
+
+/// A short time: `14 ms`, `1.2 s`.
+fn brief(time: Duration) -> String {
+    match time.as_millis() {
+        0 => "less than 1 ms".to_owned(),
+        milliseconds @ 1..1000 => format!("{milliseconds} ms"),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_times_are_milliseconds() {
+        assert_eq!(brief(Duration::from_micros(14_900)), "14 ms");
+        assert_eq!(brief(Duration::from_micros(900)), "less than 1 ms");
+        assert_eq!(brief(Duration::from_millis(1234)), "1.2 s");
+    }
+}

@@ -1,0 +1,331 @@
+//! `sandbox run`: a program in a new sandbox, which ends with it.
+
+use super::{
+    create::{self, DEFAULT_LIFETIME},
+    exec,
+};
+use crate::{
+    args::RunArgs,
+    language::{self, Language},
+    output::{self, Stop},
+    signals::Signals,
+    transfer::{
+        Progress,
+        spec::{Extra, Place, name_of},
+        upload::Upload,
+    },
+};
+use anyhow::{Context, Result, bail};
+use sandbox::{
+    Command, ExitStatus, Ownership, Sandbox, SandboxExt, SandboxPath, Stdin, WriteOptions,
+};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Largest program. Data belongs into a file of its own.
+const PROGRAM_LIMIT: u64 = 64 << 20;
+
+/// What a lifetime that follows from `--timeout` leaves for the end.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// The code of a program for which time was up.
+const TIMED_OUT: u8 = 124;
+
+pub(crate) async fn run(state_dir: Option<&Path>, args: RunArgs) -> Result<u8> {
+    // All that can be wrong here is found out before there is a sandbox.
+    let job = Job::read(&args)?;
+    let mut options = create::options(&args.sandbox).ownership(if args.keep {
+        Ownership::Detached
+    } else {
+        Ownership::Owned
+    });
+    let lifetime = lifetime(args.sandbox.lifetime, args.timeout);
+    options = options.lifetime(lifetime);
+    let started = Instant::now();
+    let mut signals = Signals::new()?;
+    let (_provider, sandbox) = tokio::select! {
+        made = create::make(state_dir, options, args.sandbox.verbose) => made?,
+        signal = signals.next() => return Err(Stop::Signal(signal).into()),
+    };
+    let ended = tokio::select! {
+        ended = job.perform(sandbox.as_ref()) => ended,
+        signal = signals.next() => Err(Stop::Signal(signal).into()),
+    };
+    if args.keep {
+        let id = sandbox.id();
+        output::note(format!(
+            "kept the sandbox {id}; `sandbox kill {id}` ends it"
+        ));
+    } else {
+        tokio::select! {
+            killed = sandbox.kill() => drop(killed.context("cannot end the sandbox")?),
+            // It ends with us in any case.
+            _ = signals.next() => {}
+        }
+    }
+    if started.elapsed() >= lifetime && is_cut_off(&ended) {
+        output::error(format!(
+            "the sandbox's lifetime of {} was over; give it more with --lifetime",
+            humantime::format_duration(lifetime)
+        ));
+        return Ok(TIMED_OUT);
+    }
+    let status = ended?;
+    exec::explain(status, args.timeout);
+    Ok(exec::code(status))
+}
+
+/// The lifetime that was asked for, or one that is enough for the timeout that was asked for.
+fn lifetime(lifetime: Option<Duration>, timeout: Option<Duration>) -> Duration {
+    let enough = timeout.map_or(Duration::ZERO, |timeout| timeout.saturating_add(MARGIN));
+    lifetime.unwrap_or_else(|| DEFAULT_LIFETIME.max(enough))
+}
+
+/// Whether something other than the program or its user ended it.
+fn is_cut_off(ended: &Result<ExitStatus>) -> bool {
+    match ended {
+        Ok(status) => *status == ExitStatus::Signal(9),
+        Err(error) => !error.is::<Stop>(),
+    }
+}
+
+/// A program with all it needs.
+#[derive(Debug)]
+struct Job {
+    /// `None` if the program's first line says what runs it.
+    language: Option<&'static Language>,
+    name: String,
+    contents: Vec<u8>,
+    arguments: Vec<String>,
+    extras: Vec<Extra>,
+    timeout: Option<Duration>,
+    stdin: Stdin,
+    tty: bool,
+}
+
+impl Job {
+    fn read(args: &RunArgs) -> Result<Self> {
+        let mut words = args.words.iter();
+        let file = match args.code {
+            Some(_) => None,
+            None => words.next().map(Path::new),
+        };
+        let contents = match (&args.code, file) {
+            (Some(code), _) => code.clone().into_bytes(),
+            (None, Some(file)) => read_program(file)?,
+            (None, None) => bail!("a program is missing: name a file, or use -c CODE"),
+        };
+        let file = file.filter(|file| *file != Path::new("-"));
+        let named = args.lang.as_deref().and_then(Language::named);
+        let language = detect(named, &contents, file)?;
+        let name = match (file, language) {
+            (Some(file), _) => name_of(file)?,
+            (None, Some(language)) => {
+                format!("main.{}", language.extensions.first().unwrap_or(&"txt"))
+            }
+            (None, None) => "main".to_owned(),
+        };
+        let arguments = words
+            .map(|word| word.to_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .context("the arguments of a program must be UTF-8")?;
+        let extras = args
+            .files
+            .iter()
+            .map(|text| extra(text, &name))
+            .collect::<Result<_>>()?;
+        let from_stdin = args.code.is_none() && file.is_none();
+        Ok(Self {
+            language,
+            name,
+            contents,
+            arguments,
+            extras,
+            timeout: args.timeout,
+            // What was the program cannot be its input too.
+            stdin: if from_stdin {
+                Stdin::Closed
+            } else {
+                Stdin::Open
+            },
+            tty: args.tty,
+        })
+    }
+
+    async fn perform(&self, sandbox: &dyn Sandbox) -> Result<ExitStatus> {
+        self.copy(sandbox).await?;
+        let status = exec::perform(sandbox, self.command(), self.tty, false).await?;
+        if status == ExitStatus::Code(127)
+            && let Some(language) = self.language
+            && !can_run(sandbox, language).await
+        {
+            output::error(format!("nothing in the sandbox runs {}", language.name));
+            output::hint(format!(
+                "a sandbox has the programs of this machine, unless its template says otherwise; \
+                 give this machine what is missing: {}",
+                language.remedy
+            ));
+        }
+        Ok(status)
+    }
+
+    /// Puts the program and what it needs into the user's home.
+    async fn copy(&self, sandbox: &dyn Sandbox) -> Result<()> {
+        let path = SandboxPath::new(&self.name)?;
+        let options = WriteOptions::new().mode(0o755_u32);
+        sandbox
+            .files()
+            .write(&path, self.contents.clone().into(), options)
+            .await
+            .context("cannot copy the program into the sandbox")?;
+        let upload = Upload {
+            sandbox,
+            user: None,
+            progress: Progress::hidden(),
+        };
+        for extra in &self.extras {
+            let place = Place::parse(&extra.destination)?;
+            let report = upload.copy(&extra.source, &place).await?;
+            for skipped in &report.skipped {
+                output::note(format!(
+                    "left out {}: {}",
+                    output::printable(&skipped.path),
+                    skipped.reason
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        // A leading dash would make an option of it, and without a slash PATH would be searched.
+        let file = format!("./{}", self.name);
+        let mut command = match self.language {
+            Some(language) => language.command(&file),
+            None => Command::new(file),
+        };
+        command = command.args(&self.arguments).stdin(self.stdin.clone());
+        command.timeout = self.timeout;
+        command
+    }
+}
+
+async fn can_run(sandbox: &dyn Sandbox, language: &Language) -> bool {
+    match language.probe() {
+        // If it cannot be found out, the program's own words must do.
+        Some(probe) => sandbox
+            .exec(probe)
+            .await
+            .map_or(true, |output| output.status.success()),
+        None => false,
+    }
+}
+
+fn read_program(file: &Path) -> Result<Vec<u8>> {
+    let here = || format!("cannot read {}", file.display());
+    let input: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        let opened = File::open(file).with_context(here)?;
+        if opened.metadata().with_context(here)?.is_dir() {
+            bail!(
+                "{} is a folder; name the program in it, and add the folder with --file",
+                file.display()
+            );
+        }
+        Box::new(opened)
+    };
+    let mut contents = Vec::new();
+    input
+        .take(PROGRAM_LIMIT + 1)
+        .read_to_end(&mut contents)
+        .with_context(here)?;
+    if contents.len() as u64 > PROGRAM_LIMIT {
+        bail!(
+            "{} is larger than the 64 MiB that a program may have; add data with --file",
+            file.display()
+        );
+    }
+    Ok(contents)
+}
+
+/// The language by option, first line, and name, in this order; `None` if the first line names an unknown interpreter.
+fn detect(
+    named: Option<&'static Language>,
+    contents: &[u8],
+    file: Option<&Path>,
+) -> Result<Option<&'static Language>> {
+    let known = named
+        .or_else(|| Language::of_shebang(contents))
+        .or_else(|| file.and_then(Language::of_name));
+    match (known, file) {
+        (Some(language), _) => Ok(Some(language)),
+        (None, _) if language::has_shebang(contents) => Ok(None),
+        (None, None) => Ok(Some(language::DEFAULT)),
+        (None, Some(file)) => {
+            let names: Vec<_> = language::ALL.iter().map(|language| language.name).collect();
+            bail!(
+                "the language of {} cannot be told from its name or first line; use --lang with one of {}",
+                file.display(),
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// An extra file that is there, and that is not the program.
+fn extra(text: &str, program: &str) -> Result<Extra> {
+    let extra = Extra::parse(text, Path::exists)?;
+    if !extra.source.exists() {
+        bail!(
+            "--file {}: there is no such file here",
+            extra.source.display()
+        );
+    }
+    if extra.destination == program {
+        bail!(
+            "--file {text} would take the place of the program; write {text}:DEST for another name"
+        );
+    }
+    Ok(extra)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detected(contents: &str, file: Option<&str>) -> Result<Option<&'static str>> {
+        let language = detect(None, contents.as_bytes(), file.map(Path::new))?;
+        Ok(language.map(|language| language.name))
+    }
+
+    #[test]
+    fn the_first_line_counts_more_than_the_name() {
+        assert_eq!(detected("", Some("a.py")).unwrap(), Some("python"));
+        assert_eq!(detected("#!/bin/sh\n", Some("a.py")).unwrap(), Some("sh"));
+        assert_eq!(
+            detected("#!/usr/bin/env -S uv run\n", Some("a.py")).unwrap(),
+            Some("python")
+        );
+        assert_eq!(detected("#!/usr/bin/awk -f\n", Some("a")).unwrap(), None);
+        assert_eq!(detected("", None).unwrap(), Some("python"));
+        let error = detected("", Some("a.exe")).unwrap_err().to_string();
+        assert!(
+            error.contains("--lang") && error.contains("python"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_lifetime_is_enough_for_the_timeout_unless_said() {
+        let seconds = Duration::from_secs;
+        assert_eq!(lifetime(None, None), seconds(300));
+        assert_eq!(lifetime(None, Some(seconds(10))), seconds(300));
+        assert_eq!(lifetime(None, Some(seconds(3600))), seconds(3630));
+        assert_eq!(lifetime(Some(seconds(5)), Some(seconds(3600))), seconds(5));
+    }
+}

@@ -1,0 +1,101 @@
+//! The `sandbox` command: reads the command line, does what it says, and turns the outcome into an exit code.
+
+mod args;
+mod commands;
+mod language;
+mod output;
+mod parse;
+mod provider;
+mod session;
+mod signals;
+mod terminal;
+mod transfer;
+
+use args::{Action, Cli};
+use clap::{
+    Parser,
+    error::{ContextKind, ContextValue, ErrorKind as UsageKind},
+};
+use output::Stop;
+use std::process::ExitCode;
+
+/// What ends with this went wrong on our side, not in a program inside a sandbox.
+const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    // Before anything else is built, so that `--version`, `--help` and wrong usage cost nothing.
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return usage_exit(usage),
+    };
+    output::start_log();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return ExitCode::from(output::report(&error.into())),
+    };
+    let code = match runtime.block_on(dispatch(cli)) {
+        Ok(code) => code,
+        Err(error) => output::report(&error),
+    };
+    // A thread that still reads standard input must not hold up the end.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+/// Prints help, version or a usage error.
+fn usage_exit(mut usage: clap::Error) -> ExitCode {
+    if usage.kind() == UsageKind::UnknownArgument
+        && let Some(ContextValue::StyledStr(form)) = usage.get(ContextKind::Usage)
+        && form.to_string().contains("sandbox run")
+        && let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg)
+    {
+        // It is more likely meant for the program than a slip in one of our options.
+        let tip = format!("to pass '{argument}' to the program, write it after '--'");
+        usage.remove(ContextKind::SuggestedArg);
+        usage.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![tip.into()]),
+        );
+    }
+    // Nothing is left to do if the stream is closed.
+    let _ = usage.print();
+    match usage.kind() {
+        UsageKind::DisplayHelp | UsageKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(FAILED),
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    let state_dir = cli.state_dir.as_deref();
+    match cli.action {
+        // These three have their own idea of what Ctrl-C means.
+        Action::Run(args) => commands::run::run(state_dir, args).await,
+        Action::Exec(args) => commands::exec::exec(state_dir, args).await,
+        Action::Shell(args) => commands::exec::shell(state_dir, args).await,
+        action => {
+            let mut signals = signals::Signals::new()?;
+            tokio::select! {
+                code = plain(state_dir, action) => code,
+                // Dropping the command's future undoes what was half done.
+                signal = signals.next() => Err(Stop::Signal(signal).into()),
+            }
+        }
+    }
+}
+
+async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::Result<u8> {
+    match action {
+        Action::Create(args) => commands::create::create(state_dir, args).await,
+        Action::Cp(args) => commands::cp::cp(state_dir, args).await,
+        Action::Ls(args) => commands::ls::ls(state_dir, args).await,
+        Action::Kill(args) => commands::kill::kill(state_dir, args).await,
+        Action::Prune(args) => commands::prune::prune(state_dir, &args),
+        Action::Doctor(args) => commands::doctor::doctor(state_dir, &args),
+        Action::Run(_) | Action::Exec(_) | Action::Shell(_) => {
+            unreachable!("dispatched before")
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Joins a process of a sandbox to this program's own standard streams, signals and terminal.
+
+use crate::{
+    output::{self, Stop},
+    signals::Signals,
+    terminal,
+};
+use anyhow::Result;
+use sandbox::{Bytes, ExitStatus, Process, ProcessControl, ProcessEvent, Signal};
+use std::{
+    io::{self, Read, Write},
+    pin::pin,
+    thread,
+};
+use tokio::{
+    signal::unix::{self, SignalKind},
+    sync::{mpsc, oneshot},
+};
+
+/// How much is read from standard input at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// What a session does besides passing on output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// Passes on standard input.
+    pub(crate) stdin: bool,
+    /// Passes on signals; else they are left to the caller.
+    pub(crate) signals: bool,
+    /// Passes on changes of the terminal's size.
+    pub(crate) resize: bool,
+}
+
+/// Passes everything on until the process has ended and its output is written.
+///
+/// # Errors
+/// [`Stop::BrokenPipe`] if nobody reads standard output any more; whatever the provider fails with.
+pub(crate) async fn follow(mut process: Process, options: Options) -> Result<ExitStatus> {
+    let control = process.control();
+    let mut asks = Asks::new(options)?;
+    let mut sink = Sink::start();
+    let mut feeding = pin!(async {
+        if options.stdin {
+            feed(read_stdin(), control.as_ref()).await;
+        }
+    });
+    let mut fed = false;
+    let ended = loop {
+        tokio::select! {
+            event = sink.forward(&mut process) => match event {
+                Ok(None) => {}
+                Ok(Some(status)) => break Ok(status),
+                Err(error) => break Err(error),
+            },
+            ask = asks.next() => asks.pass_on(ask, control.as_ref()).await,
+            () = &mut feeding, if !fed => fed = true,
+        }
+    };
+    // What was printed before an error is still worth reading.
+    let written = tokio::select! {
+        written = sink.finish() => written,
+        _ = asks.next() => Ok(()),
+    };
+    let status = ended?;
+    written?;
+    Ok(status)
+}
+
+/// What this program is asked to do while a process runs.
+#[derive(Debug)]
+struct Asks {
+    signals: Option<Signals>,
+    resizes: Option<unix::Signal>,
+    interrupted: bool,
+    terminal: bool,
+}
+
+#[derive(Debug)]
+enum Ask {
+    Signal(Signal),
+    Resize,
+}
+
+impl Asks {
+    fn new(options: Options) -> io::Result<Self> {
+        Ok(Self {
+            signals: options.signals.then(Signals::new).transpose()?,
+            resizes: options
+                .resize
+                .then(|| unix::signal(SignalKind::window_change()))
+                .transpose()?,
+            interrupted: false,
+            terminal: options.resize,
+        })
+    }
+
+    async fn next(&mut self) -> Ask {
+        let signal = async {
+            match &mut self.signals {
+                Some(signals) => signals.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let resize = async {
+            match &mut self.resizes {
+                Some(resizes) => resizes.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            signal = signal => Ask::Signal(signal),
+            _ = resize => Ask::Resize,
+        }
+    }
+
+    /// Passes a signal on to the process, the second time as KILL. It may have ended meanwhile, hence no error.
+    async fn pass_on(&mut self, ask: Ask, control: &dyn ProcessControl) {
+        match ask {
+            Ask::Resize => {
+                let _ = control.resize(terminal::size()).await;
+            }
+            Ask::Signal(signal) => {
+                let signal = match signal {
+                    _ if self.interrupted => Signal::KILL,
+                    // Shells on a terminal ignore TERM. The terminal is about to go, and that is what HUP says.
+                    Signal::TERM if self.terminal => Signal::HUP,
+                    signal => signal,
+                };
+                self.interrupted = true;
+                let _ = control.signal(signal).await;
+            }
+        }
+    }
+}
+
+/// Sends what is read to the process until one of the two has enough.
+async fn feed(mut input: mpsc::Receiver<Bytes>, control: &dyn ProcessControl) {
+    while let Some(bytes) = input.recv().await {
+        // The program does not read (any more), which is its own business.
+        if control.write_stdin(bytes).await.is_err() {
+            return;
+        }
+    }
+    let _ = control.close_stdin().await;
+}
+
+/// Reads standard input on a thread of its own, which the end of this program does not wait for. It reads one piece
+/// ahead, so a program that does not read stops whoever writes to us.
+pub(crate) fn read_stdin() -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(1);
+    thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        let mut stdin = io::stdin().lock();
+        while !terminal::is_in_background() {
+            match stdin.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(read) => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..read]);
+                    if sender.blocking_send(bytes).is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    });
+    receiver
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Writes output on a thread of its own, so that a reader who stops does not keep us from hearing Ctrl-C.
+pub(crate) struct Sink {
+    sender: Option<mpsc::Sender<(Stream, Bytes)>>,
+    done: Option<oneshot::Receiver<io::Result<()>>>,
+}
+
+impl Sink {
+    pub(crate) fn start() -> Self {
+        let (sender, receiver) = mpsc::channel(2);
+        let (report, done) = oneshot::channel();
+        thread::spawn(move || report.send(write_all(receiver)));
+        Self {
+            sender: Some(sender),
+            done: Some(done),
+        }
+    }
+
+    /// Takes the next event of a process once there is room for it; the status if it was the last.
+    ///
+    /// No event is lost if the future is dropped.
+    async fn forward(&mut self, process: &mut Process) -> Result<Option<ExitStatus>> {
+        let room = match self.sender.clone() {
+            Some(sender) => sender.reserve_owned().await.ok(),
+            None => None,
+        };
+        let Some(room) = room else {
+            return Err(self.broken().await);
+        };
+        match process.try_next().await? {
+            Some(ProcessEvent::Stdout(bytes) | ProcessEvent::Pty(bytes)) => {
+                drop(room.send((Stream::Stdout, bytes)));
+            }
+            Some(ProcessEvent::Stderr(bytes)) => drop(room.send((Stream::Stderr, bytes))),
+            Some(ProcessEvent::Lost { bytes }) => {
+                output::note(format!("{bytes} bytes of output were dropped"));
+            }
+            Some(ProcessEvent::Exited(status)) => return Ok(Some(status)),
+            Some(_) => {}
+            None => anyhow::bail!("the process's events have ended before"),
+        }
+        Ok(None)
+    }
+
+    /// Writes to standard output, waiting for its reader.
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if let Some(sender) = &self.sender
+            && sender.send((Stream::Stdout, bytes)).await.is_ok()
+        {
+            return Ok(());
+        }
+        Err(self.broken().await)
+    }
+
+    /// Why nothing can be written any more.
+    async fn broken(&mut self) -> anyhow::Error {
+        match self.finish().await {
+            Err(error) => error,
+            Ok(()) => Stop::BrokenPipe.into(),
+        }
+    }
+
+    /// Waits until everything is written.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        self.sender = None;
+        let Some(done) = &mut self.done else {
+            return Ok(());
+        };
+        let written = done.await;
+        self.done = None;
+        match written {
+            Ok(Err(error)) => Err(output::write_error(error)),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn write_all(mut receiver: mpsc::Receiver<(Stream, Bytes)>) -> io::Result<()> {
+    let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+    while let Some((stream, bytes)) = receiver.blocking_recv() {
+        match stream {
+            Stream::Stdout => {
+                stdout.write_all(&bytes)?;
+                stdout.flush()?;
+            }
+            // Messages that nobody reads are no reason to stop.
+            Stream::Stderr => drop(stderr.write_all(&bytes)),
+        }
+    }
+    Ok(())
+}

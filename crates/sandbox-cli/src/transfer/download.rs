@@ -1,0 +1,280 @@
+//! Copies from a sandbox to this machine. What the sandbox says about its files is not trusted.
+
+use super::{
+    AT_A_TIME, Progress, Report,
+    folder::{Below, Folder, stays_inside},
+    spec::Place,
+};
+use crate::session::Sink;
+use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sandbox::{
+    BoxStream, Bytes, ErrorKind, FileInfo, FileKind, ListFilesOptions, ReadOptions, Sandbox,
+    SandboxPath, StatOptions,
+};
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+/// Permissions of a file whose provider does not tell them.
+const DEFAULT_MODE: u32 = 0o644;
+
+/// Copies out of one sandbox, with the rights of one of its users.
+#[derive(Debug)]
+pub(crate) struct Download<'a> {
+    pub(crate) sandbox: &'a dyn Sandbox,
+    /// `None` is the sandbox's default user.
+    pub(crate) user: Option<String>,
+    pub(crate) progress: Progress,
+}
+
+/// What lies below a folder of the sandbox.
+#[derive(Debug, Default)]
+struct Tree {
+    folders: Vec<(Below, u32)>,
+    files: Vec<(Below, FileInfo)>,
+    links: Vec<(Below, Vec<u8>)>,
+    bytes: u64,
+}
+
+impl Download<'_> {
+    /// Copies a file or folder to `destination`, into it if it is a folder.
+    pub(crate) async fn copy(&self, place: &Place, destination: &Path) -> Result<Report> {
+        let info = self.stat(&place.path).await?;
+        let name = place.path.file_name().filter(|_| !place.contents);
+        match info.kind {
+            FileKind::Directory => self.folder(&place.path, name, destination).await,
+            FileKind::File if !place.folder => self.single(&info, destination).await,
+            FileKind::File => bail!("{} is a file, not a folder", place.path),
+            _ => bail!("{} is neither file nor folder", place.path),
+        }
+    }
+
+    /// Writes a file to standard output.
+    pub(crate) async fn print(&self, place: &Place) -> Result<Report> {
+        let mut pieces = self.read(&place.path).await?;
+        let mut sink = Sink::start();
+        let mut bytes = 0;
+        while let Some(piece) = pieces.try_next().await.context("cannot read on")? {
+            bytes += piece.len() as u64;
+            sink.write(piece).await?;
+        }
+        sink.finish().await?;
+        Ok(Report {
+            files: 1,
+            bytes,
+            ..Report::default()
+        })
+    }
+
+    async fn stat(&self, path: &SandboxPath) -> Result<FileInfo> {
+        let mut options = StatOptions::new();
+        options.user.clone_from(&self.user);
+        let info = self.sandbox.files().stat(path, options).await;
+        info.context("cannot read from the sandbox")
+    }
+
+    async fn read(
+        &self,
+        path: &SandboxPath,
+    ) -> Result<BoxStream<'static, sandbox::Result<Bytes>>, sandbox::Error> {
+        let mut options = ReadOptions::new();
+        options.user.clone_from(&self.user);
+        let contents = self.sandbox.files().read(path, options).await?;
+        Ok(contents.into_stream())
+    }
+
+    /// Copies one file to where this machine's user wants it.
+    async fn single(&self, info: &FileInfo, destination: &Path) -> Result<Report> {
+        self.progress.expect(info.size);
+        let pieces = self.read(&info.path).await?;
+        let there = || format!("cannot write {}", destination.display());
+        let bytes = match Spot::of(destination, info.path.file_name()).with_context(there)? {
+            Spot::Special(path) => {
+                let file = tokio::fs::OpenOptions::new().write(true).open(path).await;
+                self.pour(pieces, file.with_context(there)?).await
+            }
+            Spot::Entry(folder, name) => {
+                let mut partial = folder
+                    .start_file(&name, info.mode.unwrap_or(DEFAULT_MODE))
+                    .with_context(there)?;
+                let bytes = self.pour(pieces, &mut partial.file).await;
+                if bytes.is_ok() {
+                    partial.finish().with_context(there)?;
+                }
+                bytes
+            }
+        };
+        Ok(Report {
+            files: 1,
+            bytes: bytes.with_context(there)?,
+            ..Report::default()
+        })
+    }
+
+    async fn pour(
+        &self,
+        mut pieces: BoxStream<'static, sandbox::Result<Bytes>>,
+        mut file: impl AsyncWrite + Unpin,
+    ) -> Result<u64> {
+        let mut bytes = 0;
+        while let Some(piece) = pieces.try_next().await? {
+            file.write_all(&piece).await?;
+            bytes += piece.len() as u64;
+            self.progress.add(piece.len());
+        }
+        file.flush().await?;
+        Ok(bytes)
+    }
+
+    /// Copies all that is in a folder: folders first, links last, so that no link leads a file astray.
+    async fn folder(
+        &self,
+        source: &SandboxPath,
+        name: Option<&[u8]>,
+        destination: &Path,
+    ) -> Result<Report> {
+        let mut report = Report::default();
+        let tree = self.list(source, &mut report).await?;
+        self.progress.expect(tree.bytes);
+        let there = || format!("cannot make {}", destination.display());
+        let target = open_destination(destination, name).with_context(there)?;
+        for (path, mode) in &tree.folders {
+            target
+                .make_folder(path, *mode)
+                .with_context(|| format!("cannot make {path}"))?;
+        }
+        let copied: Vec<Option<u64>> = stream::iter(&tree.files)
+            .map(|(path, info)| self.below(&target, path, info))
+            .buffered(AT_A_TIME)
+            .try_collect()
+            .await?;
+        for ((path, _), copied) in tree.files.iter().zip(&copied) {
+            match copied {
+                Some(bytes) => {
+                    report.files += 1;
+                    report.bytes += bytes;
+                }
+                None => report.skip(&path.to_bytes(), "it vanished meanwhile"),
+            }
+        }
+        for (path, link) in &tree.links {
+            if stays_inside(path, link) {
+                target
+                    .make_link(path, link)
+                    .with_context(|| format!("cannot make {path}"))?;
+            } else {
+                report.skip(&path.to_bytes(), "a link that leads out of the folder");
+            }
+        }
+        Ok(report)
+    }
+
+    /// Copies one file of a folder; `None` if it is gone.
+    async fn below(&self, target: &Folder, path: &Below, info: &FileInfo) -> Result<Option<u64>> {
+        let pieces = match self.read(&info.path).await {
+            Ok(pieces) => pieces,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot copy {path}")),
+        };
+        let copy = async {
+            let mut partial = target.start_file(path, info.mode.unwrap_or(DEFAULT_MODE))?;
+            let bytes = self.pour(pieces, &mut partial.file).await?;
+            partial.finish()?;
+            Ok::<_, anyhow::Error>(bytes)
+        };
+        let bytes = copy.await.with_context(|| format!("cannot copy {path}"))?;
+        Ok(Some(bytes))
+    }
+
+    /// What is below a folder of the sandbox, every path checked.
+    async fn list(&self, source: &SandboxPath, report: &mut Report) -> Result<Tree> {
+        let mut options = ListFilesOptions::new().depth(u32::MAX);
+        options.user.clone_from(&self.user);
+        let mut entries = self.sandbox.files().list(source, options);
+        let mut tree = Tree::default();
+        while let Some(info) = entries
+            .try_next()
+            .await
+            .context("cannot list the folder in the sandbox")?
+        {
+            let Some(path) = below_of(source, &info.path) else {
+                bail!(
+                    "the sandbox lists {:?}, which is not below {source}",
+                    info.path
+                );
+            };
+            match info.kind {
+                FileKind::Directory => tree.folders.push((path, info.mode.unwrap_or(0o755))),
+                FileKind::File => {
+                    tree.bytes = tree.bytes.saturating_add(info.size);
+                    tree.files.push((path, info));
+                }
+                FileKind::Symlink => tree.links.push((path, info.target.unwrap_or_default())),
+                _ => report.skip(&path.to_bytes(), "neither file, folder nor link"),
+            }
+        }
+        Ok(tree)
+    }
+}
+
+/// The part of a listed path that is below the listed folder.
+fn below_of(source: &SandboxPath, path: &SandboxPath) -> Option<Below> {
+    let mut rest = path.as_bytes().strip_prefix(source.as_bytes())?;
+    if !source.as_bytes().ends_with(b"/") {
+        rest = rest.strip_prefix(b"/")?;
+    }
+    Below::new(rest)
+}
+
+/// Opens the folder that takes the contents: `destination` itself, or a folder `name` in it if it exists already.
+fn open_destination(destination: &Path, name: Option<&[u8]>) -> Result<Folder> {
+    let exists = fs::metadata(destination).is_ok();
+    if !exists {
+        fs::create_dir_all(destination)?;
+    }
+    let folder = Folder::open(destination)?;
+    let Some(name) = name.filter(|_| exists) else {
+        return Ok(folder);
+    };
+    let name = Below::new(name).context("the folder has no name")?;
+    folder.make_folder(&name, 0o755)?;
+    Ok(folder.enter(&name)?)
+}
+
+/// Where one file goes.
+enum Spot {
+    /// A name in a folder.
+    Entry(Folder, Below),
+    /// A pipe or device that this machine's user named: it is written, not replaced.
+    Special(PathBuf),
+}
+
+impl Spot {
+    fn of(destination: &Path, name: Option<&[u8]>) -> Result<Self> {
+        let written_as_folder = destination.as_os_str().as_bytes().ends_with(b"/");
+        if written_as_folder {
+            fs::create_dir_all(destination)?;
+        }
+        let (folder, name) = match fs::metadata(destination) {
+            Ok(info) if info.is_dir() => {
+                (destination.to_owned(), name.unwrap_or_default().to_vec())
+            }
+            Ok(info) if !info.is_file() => return Ok(Self::Special(destination.to_owned())),
+            // A link that this machine's user named is followed, as by cp.
+            Ok(_) => parts(&destination.canonicalize()?),
+            Err(_) => parts(destination),
+        };
+        let name = Below::new(&name).context("it is no name for a file")?;
+        Ok(Self::Entry(Folder::open(&folder)?, name))
+    }
+}
+
+fn parts(path: &Path) -> (PathBuf, Vec<u8>) {
+    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let name = path.file_name().unwrap_or_default();
+    (folder, name.as_bytes().to_vec())
+}

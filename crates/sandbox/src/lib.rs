@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+
+mod registry;
+
+pub use registry::{Open, Registry};
+pub use sandbox_core::*;
+
+/// Sandboxes on this machine.
+#[cfg(feature = "local")]
+pub use sandbox_local as local;
+
+/// What a program that uses sandboxes needs in scope.
+pub mod prelude {
+    pub use crate::Registry;
+    pub use sandbox_core::prelude::*;
+}
