@@ -1,5 +1,6 @@
 //! What to run in a sandbox.
 
+use crate::{Error, Result};
 use std::{collections::BTreeMap, time::Duration};
 
 /// What to run.
@@ -45,7 +46,7 @@ pub struct Command {
     pub program: Program,
     /// What follows the program's name; of a script `$1`, `$2` and so on.
     pub args: Vec<String>,
-    /// Added to the sandbox's environment.
+    /// Added to the sandbox's environment, in which nothing is of the caller's own.
     pub env: BTreeMap<String, String>,
     /// Working directory; `None` is the user's home.
     pub cwd: Option<String>,
@@ -112,7 +113,7 @@ impl Command {
         self
     }
 
-    /// Sets the working directory. One that is missing makes `spawn` fail with `NotFound`.
+    /// Sets the working directory. One that is missing makes `spawn` fail with `NotFound`, whatever the program is.
     #[must_use]
     pub fn cwd(mut self, cwd: impl Into<String>) -> Self {
         self.cwd = Some(cwd.into());
@@ -159,5 +160,100 @@ impl Command {
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tag = Some(tag.into());
         self
+    }
+
+    /// Refuses what no system can run. Providers call it first, so that all of them refuse the same.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a program without a name, a NUL character anywhere, the name of a variable that is empty or
+    /// holds `=`, a working directory or user without a name, and a timeout of zero.
+    pub fn validate(&self) -> Result<()> {
+        let (Program::Path(program) | Program::Shell(program)) = &self.program;
+        if matches!(self.program, Program::Path(_)) && program.is_empty() {
+            return Err(Error::invalid("a command must name a program"));
+        }
+        no_nul("the program", program)?;
+        for arg in &self.args {
+            no_nul("an argument", arg)?;
+        }
+        for (name, value) in &self.env {
+            validate_variable(name, value)?;
+        }
+        let named = [
+            ("the working directory", &self.cwd),
+            ("the user", &self.user),
+        ];
+        for (what, text) in named {
+            let Some(text) = text else { continue };
+            no_nul(what, text)?;
+            if text.is_empty() {
+                return Err(Error::invalid(format!("{what} must not be empty")));
+            }
+        }
+        if self.timeout == Some(Duration::ZERO) {
+            return Err(Error::invalid("a timeout must be longer than zero"));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses an environment variable that no program could be given.
+pub(crate) fn validate_variable(name: &str, value: &str) -> Result<()> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        let message = "the name of a variable must not be empty or hold `=` or NUL";
+        return Err(Error::invalid(message).with_context("name", name.escape_debug()));
+    }
+    no_nul("a variable", value)
+}
+
+fn no_nul(what: &str, text: &str) -> Result<()> {
+    if text.contains('\0') {
+        let message = format!("{what} must not hold a NUL character");
+        return Err(Error::invalid(message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn what_no_system_can_run_is_invalid() {
+        let command = || Command::new("true");
+        let senseless = [
+            Command::new(""),
+            Command::new("tr\0ue"),
+            Command::shell("true\0"),
+            command().arg("\0"),
+            command().env("", "x"),
+            command().env("A=B", "x"),
+            command().env("A", "\0"),
+            command().cwd(""),
+            command().cwd("/\0"),
+            command().user(""),
+            command().user("\0"),
+            command().timeout(Duration::ZERO),
+        ];
+        for command in senseless {
+            let error = command.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_odd_is_fine() {
+        let odd = [
+            Command::shell(""),
+            Command::new(" ").arg("").arg("\n"),
+            Command::new("x").env("a-b", "c=d").cwd(" ").user("-1"),
+            Command::new("x")
+                .timeout(Duration::MAX)
+                .grace(Duration::ZERO),
+        ];
+        for command in odd {
+            assert!(command.validate().is_ok(), "{command:?}");
+        }
     }
 }

@@ -27,7 +27,8 @@ pub enum FileKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileInfo {
-    /// Where it is: as asked for, or below the listed directory.
+    /// Where it is: the path that was asked for, or that of the listed directory, as it was asked for, joined with the
+    /// path below it.
     pub path: SandboxPath,
     /// What it is.
     pub kind: FileKind,
@@ -65,7 +66,7 @@ impl FileInfo {
 options! {
     /// How to read a file.
     pub struct ReadOptions {
-        /// Which bytes; a part beyond the end is empty.
+        /// Which bytes; a part beyond the end is empty, and so is a range that ends before it starts.
         pub range: Range<u64>,
         /// With whose rights.
         pub user: String,
@@ -77,7 +78,7 @@ options! {
     pub struct WriteOptions {
         /// With whose rights; new files are theirs.
         pub user: String,
-        /// Permission bits; else those of the existing file, or `0o644`.
+        /// Permission bits, `0o7777` at most, exactly; else those of the existing file, or `0o644`.
         pub mode: u32,
         /// Labels of the file, where the provider keeps such.
         pub metadata: BTreeMap<String, String>,
@@ -99,7 +100,7 @@ options! {
     pub struct ListFilesOptions {
         /// With whose rights.
         pub user: String,
-        /// How many levels; 1, the default, is the directory's own entries.
+        /// How many levels, at least 1; 1, the default, is the directory's own entries.
         pub depth: u32,
     }
 }
@@ -117,9 +118,9 @@ options! {
     pub struct MkdirOptions {
         /// With whose rights.
         pub user: String,
-        /// Permission bits; else `0o755`.
+        /// Permission bits, `0o7777` at most, exactly; else `0o755`.
         pub mode: u32,
-        /// Also makes missing directories above, and takes an existing one as success.
+        /// Also makes missing directories above, and takes an existing directory as success.
         pub parents: bool,
     }
 }
@@ -162,14 +163,19 @@ options! {
 /// - Contents are those of regular files. A fifo, socket or device is `InvalidArgument` and is never waited for.
 ///
 /// # Errors
-/// `NotFound` for a missing file (never for a missing sandbox, which is `SandboxNotFound`), `AlreadyExists`,
-/// `PermissionDenied`, `StorageFull`, and `InvalidArgument` where the kind of file does not fit.
+/// `NotFound` for a missing file or user (never for a missing sandbox, which is `SandboxNotFound`), `AlreadyExists`,
+/// `PermissionDenied`, `StorageFull`, and `InvalidArgument` where the kind of file does not fit (also on the way: a file
+/// where a directory should be, links that lead in a circle) or an argument makes no sense (a name of more than 255
+/// bytes, bits above `0o7777`, a depth of 0).
 #[async_trait]
 pub trait Files: Send + Sync {
     /// Reads a file or a range of it.
     async fn read(&self, path: &SandboxPath, options: ReadOptions) -> Result<FileContents>;
 
     /// Replaces a file's contents, making it and the directories above if they are missing.
+    ///
+    /// # Errors
+    /// Those of [`Files`], and the body's own if its stream fails.
     ///
     /// # Cancel safety
     /// None: a write that is cut off leaves what had arrived.
@@ -185,8 +191,9 @@ pub trait Files: Send + Sync {
         options: ListFilesOptions,
     ) -> BoxStream<'static, Result<FileInfo>>;
 
-    /// Finds paths that match `pattern` below `base`: `*` and `?` within a name, `**` over directories,
-    /// `[a-z]` and `{a,b}`. Sorted as [`Files::list`]; links are not followed.
+    /// Finds paths that match `pattern` below `base`: `*` and `?` within a name, `**` over any number of directories or
+    /// none, `[a-z]` and `{a,b}`. Sorted as [`Files::list`]; links are not followed. `InvalidArgument` for a pattern that
+    /// is empty or cannot be read.
     fn glob(
         &self,
         base: &SandboxPath,
@@ -194,10 +201,15 @@ pub trait Files: Send + Sync {
         options: GlobOptions,
     ) -> BoxStream<'static, Result<FileInfo>>;
 
-    /// Makes a directory.
+    /// Makes a directory. `AlreadyExists` if something is there, but see [`MkdirOptions::parents`].
     async fn mkdir(&self, path: &SandboxPath, options: MkdirOptions) -> Result<()>;
 
-    /// Renames; an existing file is replaced, a directory only if it is empty and `from` is one too.
+    /// Renames; an existing file is replaced, a directory only if it is empty and `from` is one too. A link is renamed
+    /// itself.
+    ///
+    /// # Errors
+    /// `NotFound` if `from` or the directory above `to` is missing, `InvalidArgument` if only one of the two is a
+    /// directory or `to` is below `from`, `InvalidState` if `to` is a directory that is not empty.
     async fn rename(
         &self,
         from: &SandboxPath,
@@ -211,7 +223,7 @@ pub trait Files: Send + Sync {
     /// `NotFound` if it is missing, `InvalidState` if a directory is not empty.
     async fn remove(&self, path: &SandboxPath, options: RemoveOptions) -> Result<()>;
 
-    /// Changes permission bits or owner.
+    /// Changes permission bits or owner. `NotFound` also for an owner that does not exist.
     async fn set_permissions(&self, path: &SandboxPath, options: PermissionOptions) -> Result<()>;
 }
 

@@ -1,6 +1,8 @@
 //! What a caller may ask for. Every field is optional, and only what is set counts as asked for.
 
-use crate::{NetworkPolicy, SandboxId, SnapshotId, TemplateId};
+use crate::{
+    Error, NetworkPolicy, Result, SandboxId, SnapshotId, TemplateId, command::validate_variable,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -184,6 +186,48 @@ impl CreateOptions {
             .insert(key.into(), value.into());
         self
     }
+
+    /// Refuses what makes no sense whatever the provider is. Providers call it first, so that all of them refuse the
+    /// same.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a lifetime, an idle timeout or a limit that is zero, processors that are no positive number,
+    /// and a variable that no program could be given.
+    pub fn validate(&self) -> Result<()> {
+        let times = [
+            ("lifetime", self.lifetime),
+            ("idle timeout", self.idle_timeout),
+        ];
+        for (what, time) in times {
+            if time == Some(Duration::ZERO) {
+                return Err(Error::invalid(format!("the {what} must not be zero")));
+            }
+        }
+        let limits = self.limits.unwrap_or_default();
+        let numbers = [
+            ("memory", limits.memory),
+            ("processes", limits.processes),
+            ("disk", limits.disk),
+            ("inodes", limits.inodes),
+        ];
+        for (what, number) in numbers {
+            if number == Some(0) {
+                return Err(Error::invalid(format!(
+                    "the limit on {what} must not be zero"
+                )));
+            }
+        }
+        if limits
+            .cpus
+            .is_some_and(|cpus| !cpus.is_finite() || cpus <= 0.0)
+        {
+            return Err(Error::invalid(
+                "the limit on processors must be a positive number",
+            ));
+        }
+        let mut variables = self.env.iter().flatten();
+        variables.try_for_each(|(name, value)| validate_variable(name, value))
+    }
 }
 
 options! {
@@ -199,5 +243,38 @@ options! {
     pub struct ListOptions {
         /// Only those that carry all these labels.
         pub metadata: BTreeMap<String, String>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn what_makes_no_sense_anywhere_is_invalid() {
+        let limited = |limits| CreateOptions::new().limits(limits);
+        let senseless = [
+            CreateOptions::new().lifetime(Duration::ZERO),
+            CreateOptions::new().idle_timeout(Duration::ZERO),
+            limited(Limits::new().memory(0)),
+            limited(Limits::new().inodes(0)),
+            limited(Limits::new().cpus(0.0)),
+            limited(Limits::new().cpus(f64::NAN)),
+            limited(Limits::new().cpus(f64::INFINITY)),
+            CreateOptions::new().env_var("A=B", ""),
+        ];
+        for options in senseless {
+            let error = options.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn asking_for_nothing_or_little_is_fine() {
+        let little = Limits::new().memory(1).cpus(0.001).processes(1);
+        let options = CreateOptions::new().limits(little).env_var("A", "");
+        assert!(options.validate().is_ok());
+        assert!(CreateOptions::new().validate().is_ok());
     }
 }

@@ -125,7 +125,7 @@ pub trait ProcessControl: fmt::Debug + Send + Sync + 'static {
     /// `InvalidState` if it was not kept open, has been closed, or nobody reads it any more.
     async fn write_stdin(&self, data: Bytes) -> Result<()>;
 
-    /// Ends standard input; a terminal gets its end-of-file character.
+    /// Ends standard input; a terminal gets its end-of-file character. `InvalidState` if it was not kept open.
     async fn close_stdin(&self) -> Result<()>;
 
     /// Sends a signal to the command's process group; KILL reaches every process that it started.
@@ -141,8 +141,14 @@ pub trait ProcessControl: fmt::Debug + Send + Sync + 'static {
 /// A running command.
 ///
 /// # Behavior
-/// - Exactly one [`ProcessEvent::Exited`], last. A stream that ends without it is an error.
-/// - Dropping a `Process` detaches; it does not kill.
+/// - Exactly one [`ProcessEvent::Started`], first, also of a process that is attached later. Exactly one
+///   [`ProcessEvent::Exited`], last. A stream that ends without it is an error. No output event is empty.
+/// - The exit comes as soon as the program itself has ended and what it had written is delivered. Children that it
+///   leaves behind do not delay it, even if they hold its output open; they live on until they end, are killed with the
+///   command's tree, or the sandbox ends.
+/// - While the process that `spawn` returned is its only reader, nothing is lost: the program waits for a slow reader.
+/// - Dropping a `Process` detaches: it does not kill, and the program waits for nobody.
+/// - Where the sandbox ends first, the stream ends with KILL as the exit, or with `SandboxNotFound`.
 pub struct Process {
     id: ProcessId,
     events: BoxStream<'static, Result<ProcessEvent>>,
@@ -380,7 +386,7 @@ impl Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Position {
-    /// With what comes from now on.
+    /// With what comes from now on; [`Process::cursor`] counts from the process's start all the same.
     Now,
     /// At this byte, counted as [`Process::cursor`] does. If it is no longer kept, a [`ProcessEvent::Lost`] comes first.
     Cursor(u64),
@@ -431,11 +437,13 @@ pub trait Attach: Send + Sync {
     /// - Several readers may follow one process. A slow one loses output, is told so by [`ProcessEvent::Lost`],
     ///   and stops nobody.
     /// - After the end, what is still kept comes, and then the exit.
+    /// - Standard input stays open between readers, and each of them may write to it.
     ///
     /// # Errors
     /// `NotFound` if there is no such process (any more).
     async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process>;
 
-    /// The processes that were started through the contract, those that have ended included while they are kept.
+    /// The processes that were started through the contract, oldest first, those that have ended included while they
+    /// are kept.
     async fn processes(&self) -> Result<Vec<ProcessInfo>>;
 }

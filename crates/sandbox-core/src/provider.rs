@@ -23,8 +23,9 @@ pub trait SandboxProvider: fmt::Debug + Send + Sync + 'static {
     /// Makes a sandbox.
     ///
     /// # Errors
-    /// `Unsupported`, before anything has happened, for what was asked for and cannot be honoured; `NotFound` for the
-    /// source; `AlreadyExists` for the name; `QuotaExceeded`, `StorageFull`, `Unavailable`.
+    /// `Unsupported`, before anything has happened, for what was asked for and cannot be honoured; `InvalidArgument`,
+    /// likewise, for what makes no sense (a lifetime or a limit of zero, a variable that no program could be given);
+    /// `NotFound` for the source; `AlreadyExists` for the name; `QuotaExceeded`, `StorageFull`, `Unavailable`.
     ///
     /// # Cancel safety
     /// Dropping the future leaves no sandbox behind, or one that ends with its owner.
@@ -33,7 +34,7 @@ pub trait SandboxProvider: fmt::Debug + Send + Sync + 'static {
     /// Reaches a sandbox that exists. May resume it and may extend its life.
     ///
     /// # Errors
-    /// `SandboxNotFound` if it is gone.
+    /// `SandboxNotFound` if it is gone, or if `id` never named one, whatever its text is.
     async fn connect(&self, id: &SandboxId, options: ConnectOptions) -> Result<Arc<dyn Sandbox>>;
 
     /// A handle by id: no I/O, no side effect. Whether the sandbox exists shows with the first call.

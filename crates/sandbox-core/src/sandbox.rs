@@ -29,7 +29,8 @@ pub trait Sandbox: fmt::Debug + Send + Sync + 'static {
     /// - Fails only for working directory, user, sandbox or transport; a missing program is exit 127.
     ///
     /// # Errors
-    /// `Unsupported` if the command asks for something [`Capabilities`] lacks; `NotFound` for the working directory
+    /// `Unsupported` if the command asks for something [`Capabilities`] lacks; `InvalidArgument` for one that no
+    /// system can run (see [`Command::validate`]) or that is too long for this one; `NotFound` for the working directory
     /// or the user; `QuotaExceeded` if no process can be made; `SandboxNotFound` if the sandbox is gone.
     async fn spawn(&self, command: Command) -> Result<Process>;
 
