@@ -7,6 +7,8 @@ mod account;
 #[cfg(target_os = "linux")]
 mod files;
 #[cfg(target_os = "linux")]
+mod pid1;
+#[cfg(target_os = "linux")]
 mod sys;
 
 use std::io::Write as _;

@@ -3,10 +3,19 @@
 //! These files are the only ones of the binary that hold `unsafe` code; each opens with
 //! `#![expect(unsafe_code, reason = "...")]` and gives a `// SAFETY:` reason for every block.
 
+pub(crate) mod cgroup;
+pub(crate) mod clone;
+pub(crate) mod epoll;
 pub(crate) mod file;
+pub(crate) mod memory;
+pub(crate) mod pipe;
+pub(crate) mod program;
+pub(crate) mod pty;
+pub(crate) mod signal;
 pub(crate) mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod timer;
 
 use std::io;
 

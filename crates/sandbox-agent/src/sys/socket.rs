@@ -106,6 +106,41 @@ pub(crate) fn send_packet(
     }
 }
 
+/// Accepts a connection that does not wait.
+///
+/// # Errors
+/// `WouldBlock` if there is none.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the peer's address is not asked for, and the returned descriptor is new.
+    unsafe {
+        let fd = libc::accept4(
+            listener.as_raw_fd(),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            flags,
+        );
+        Ok(OwnedFd::from_raw_fd(super::check(fd)?))
+    }
+}
+
+/// Lets as much as possible of `bytes` be sent before the peer has to read.
+pub(crate) fn set_send_buffer(socket: BorrowedFd<'_>, bytes: i32) {
+    let len = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0);
+    let value = (&raw const bytes).cast();
+    // Only a matter of speed: it is cut to what the system allows, and cannot fail otherwise.
+    // SAFETY: `value` points to an int of that length.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            value,
+            len,
+        );
+    }
+}
+
 /// Receives one message. `None`: the peer has closed the connection.
 ///
 /// # Errors

@@ -1,0 +1,278 @@
+//! The loop of PID 1: what it owns, what it waits for, and who handles it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::Config;
+use super::connection::Connection;
+use super::deadlines::{Deadlines, Due, after};
+use super::group::Cgroups;
+use super::launch::Launcher;
+use super::oom::OomCounter;
+use super::process::Process;
+use super::token::Token;
+use crate::sys::epoll::{Epoll, Ready, Watch};
+use crate::sys::program::exit;
+use crate::sys::signal::ChildEnds;
+use crate::sys::socket;
+use crate::sys::timer::now;
+
+/// Most connections at a time. Further ones are closed at once.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Milliseconds until connections are taken again, when there were too many descriptors.
+const ACCEPT_AGAIN_MS: u64 = 100;
+
+/// Something that goes on without an event, after others have had their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    /// Requests of a connection wait to be served.
+    Serve(u64),
+    /// Output of a process waits to be read or delivered.
+    Pump(u64),
+    /// A stream whose command has ended waits to be emptied.
+    Drain(Token),
+}
+
+/// Commands by their numbers.
+pub(super) type Processes = BTreeMap<u64, Process>;
+
+/// The state of PID 1.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) name: String,
+    pub(super) started: Duration,
+    pub(super) launcher: Launcher,
+    pub(super) oom: OomCounter,
+    pub(super) cgroups: Cgroups,
+    pub(super) deadlines: Deadlines,
+    pub(super) connections: BTreeMap<u64, Connection>,
+    pub(super) processes: Processes,
+    /// Main processes that were not waited for yet, by PID.
+    pub(super) pids: BTreeMap<u32, u64>,
+    /// Processes that wait for others of their tree to end.
+    pub(super) lingering: BTreeSet<u64>,
+    /// Processes that have ended, oldest first.
+    pub(super) ended: VecDeque<u64>,
+    /// Those of them whose output is kept.
+    pub(super) ended_rings: VecDeque<u64>,
+    /// File workers, by PID.
+    pub(super) workers: BTreeSet<u32>,
+    pub(super) next_process: u64,
+    /// What is still written to streams of commands that have ended.
+    drains: BTreeMap<Token, File>,
+    next_connection: u64,
+    tasks: BTreeSet<Task>,
+    epoll: Epoll,
+    children: ChildEnds,
+    listener: OwnedFd,
+    lifeline: Option<OwnedFd>,
+    /// Only held.
+    _lock: OwnedFd,
+}
+
+impl Agent {
+    /// Takes everything over.
+    pub(super) fn new(config: Config) -> io::Result<Self> {
+        let launcher = Launcher::new(&config)?;
+        let mut agent = Self {
+            name: config.name,
+            started: now(),
+            launcher,
+            oom: OomCounter::new(config.oom_counter),
+            cgroups: Cgroups::new(config.cgroup),
+            deadlines: Deadlines::new()?,
+            connections: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            pids: BTreeMap::new(),
+            lingering: BTreeSet::new(),
+            ended: VecDeque::new(),
+            ended_rings: VecDeque::new(),
+            workers: BTreeSet::new(),
+            next_process: 1,
+            drains: BTreeMap::new(),
+            next_connection: 1,
+            tasks: BTreeSet::new(),
+            epoll: Epoll::new()?,
+            children: ChildEnds::take()?,
+            listener: config.listener,
+            lifeline: config.owned.then_some(config.lifeline),
+            _lock: config.lock,
+        };
+        agent.set_lifetime(config.lifetime_ms);
+        agent.watch(&agent.children, Token::Children, Watch::Readable)?;
+        agent.watch(&agent.deadlines, Token::Timer, Watch::Readable)?;
+        if let Some(lifeline) = &agent.lifeline {
+            agent.watch(lifeline, Token::Lifeline, Watch::HangUp)?;
+        }
+        crate::sys::pipe::set_nonblocking(agent.listener.as_fd(), true)?;
+        agent.watch(&agent.listener, Token::Listener, Watch::Readable)?;
+        Ok(agent)
+    }
+
+    /// Runs until the sandbox ends.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        loop {
+            self.deadlines.arm()?;
+            self.epoll.wait(&mut ready, self.tasks.is_empty())?;
+            for event in &ready {
+                self.handle(*event);
+            }
+            for task in std::mem::take(&mut self.tasks) {
+                match task {
+                    Task::Serve(number) => self.serve(number),
+                    Task::Pump(number) => self.pump(number),
+                    Task::Drain(token) => self.drain(token),
+                }
+            }
+        }
+    }
+
+    /// Watches a descriptor for as long as it is open.
+    pub(super) fn watch(&self, fd: &impl AsFd, token: Token, watch: Watch) -> io::Result<()> {
+        self.epoll.add(fd.as_fd(), token.pack(), watch)
+    }
+
+    /// Watches a descriptor no longer.
+    pub(super) fn unwatch(&self, fd: &impl AsFd) {
+        // It was watched; there is nothing that could fail.
+        let _ = self.epoll.remove(fd.as_fd());
+    }
+
+    /// Has something done after the events at hand.
+    pub(super) fn later(&mut self, task: Task) {
+        self.tasks.insert(task);
+    }
+
+    /// Ends the sandbox in so many milliseconds; 0 is never.
+    pub(super) fn set_lifetime(&mut self, remaining_ms: u64) {
+        self.deadlines.cancel(Due::Lifetime);
+        if let Some(at) = after(remaining_ms) {
+            self.deadlines.add(at, Due::Lifetime);
+        }
+    }
+
+    /// The sandbox no longer ends with its owner.
+    pub(super) fn let_owner_go(&mut self) {
+        self.lifeline = None;
+    }
+
+    /// Ends the sandbox.
+    pub(super) fn end(&self) -> ! {
+        exit(0)
+    }
+
+    fn handle(&mut self, event: Ready) {
+        match Token::unpack(event.token) {
+            Token::Listener => self.accept(),
+            Token::Children => {
+                self.children.clear();
+                self.reap();
+            }
+            Token::Timer => self.pass_deadlines(),
+            // After a detach in the same batch of events there is no lifeline any more.
+            Token::Lifeline if self.lifeline.is_some() => self.end(),
+            Token::Lifeline => {}
+            Token::Connection(number) => self.connection_event(number, event),
+            Token::Status(number) => self.resolve_start(number),
+            Token::Stdin(number) => self.flush_stdin(number),
+            token @ Token::Output(number, index) => {
+                if self.drains.contains_key(&token) {
+                    self.later(Task::Drain(token));
+                } else {
+                    self.output_event(number, index.into(), event.hung_up);
+                }
+            }
+        }
+    }
+
+    fn connection_event(&mut self, number: u64, event: Ready) {
+        let Some(connection) = self.connections.get_mut(&number) else {
+            return;
+        };
+        connection.wake(event.readable, event.writable, event.hung_up);
+        if let Some(attachment) = &connection.attachment {
+            let process = attachment.process;
+            self.later(Task::Pump(process));
+        } else {
+            connection.flush();
+        }
+        self.later(Task::Serve(number));
+    }
+
+    fn accept(&mut self) {
+        match socket::accept(self.listener.as_fd()) {
+            Ok(socket) if self.connections.len() < MAX_CONNECTIONS => {
+                let number = self.next_connection;
+                self.next_connection += 1;
+                let connection = Connection::new(socket);
+                if self
+                    .watch(&connection, Token::Connection(number), Watch::Edges)
+                    .is_ok()
+                {
+                    self.connections.insert(number, connection);
+                    self.later(Task::Serve(number));
+                }
+            }
+            // Closed again: there are too many, or the peer has left already.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // Without descriptors or memory the listener would stay ready and keep the loop busy.
+            Err(_) => {
+                self.unwatch(&self.listener);
+                if let Some(at) = after(ACCEPT_AGAIN_MS) {
+                    self.deadlines.add(at, Due::Accept);
+                }
+            }
+        }
+    }
+
+    fn accept_again(&mut self) {
+        let result = self.watch(&self.listener, Token::Listener, Watch::Readable);
+        if result.is_err()
+            && let Some(at) = after(ACCEPT_AGAIN_MS)
+        {
+            self.deadlines.add(at, Due::Accept);
+        }
+    }
+
+    fn pass_deadlines(&mut self) {
+        self.deadlines.fired();
+        // What has ended by itself has not timed out.
+        self.reap();
+        while let Some(due) = self.deadlines.take_passed() {
+            match due {
+                Due::Lifetime => self.end(),
+                Due::Timeout(number) => self.time_out(number),
+                Due::Grace(number) => self.end_grace(number),
+                Due::Accept => self.accept_again(),
+            }
+        }
+    }
+
+    /// Goes on reading a stream whose command has ended, so that nobody who still writes to it waits or is killed.
+    pub(super) fn drain_from_now_on(&mut self, token: Token, file: File) {
+        self.drains.insert(token, file);
+        self.later(Task::Drain(token));
+    }
+
+    fn drain(&mut self, token: Token) {
+        let mut nowhere = [0; 16 * 1024];
+        let Some(file) = self.drains.get_mut(&token) else {
+            return;
+        };
+        match file.read(&mut nowhere) {
+            Ok(count) if count > 0 => self.later(Task::Drain(token)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.later(Task::Drain(token))
+            }
+            _ => drop(self.drains.remove(&token)),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Points in time at which something is to be done, on one timer descriptor.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::sys::timer::{Timer, now};
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// The sandbox ends.
+    Lifetime,
+    /// This process is asked to end.
+    Timeout(u64),
+    /// This process is made to end.
+    Grace(u64),
+    /// Connections are taken again, after there were too many descriptors.
+    Accept,
+}
+
+/// The deadlines of one sandbox.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    timer: Timer,
+    set: BTreeSet<(Duration, Due)>,
+    armed: Option<Duration>,
+}
+
+impl Deadlines {
+    /// Makes an empty set.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            timer: Timer::new()?,
+            set: BTreeSet::new(),
+            armed: None,
+        })
+    }
+
+    /// Adds a deadline, on the clock of [`now`].
+    pub(super) fn add(&mut self, at: Duration, due: Due) {
+        self.set.insert((at, due));
+    }
+
+    /// Takes back every deadline for `due`.
+    pub(super) fn cancel(&mut self, due: Due) {
+        self.set.retain(|(_, other)| *other != due);
+    }
+
+    /// When `due` is due.
+    pub(super) fn when(&self, due: Due) -> Option<Duration> {
+        self.set
+            .iter()
+            .find(|(_, other)| *other == due)
+            .map(|(at, _)| *at)
+    }
+
+    /// Takes one deadline that has passed.
+    pub(super) fn take_passed(&mut self) -> Option<Due> {
+        let (at, _) = self.set.first()?;
+        if *at > now() {
+            return None;
+        }
+        self.set.pop_first().map(|(_, due)| due)
+    }
+
+    /// Makes the descriptor readable at the next deadline, and not before.
+    pub(super) fn arm(&mut self) -> io::Result<()> {
+        let next = self.set.first().map(|(at, _)| *at);
+        if next != self.armed {
+            self.timer.set(next)?;
+            self.armed = next;
+        }
+        Ok(())
+    }
+
+    /// The descriptor has become readable.
+    pub(super) fn fired(&mut self) {
+        self.timer.clear();
+        self.armed = None;
+    }
+}
+
+impl AsFd for Deadlines {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
+
+/// The point in time `milliseconds` from now; `None` if that is 0, which stands for never, or beyond all time.
+pub(super) fn after(milliseconds: u64) -> Option<Duration> {
+    if milliseconds == 0 {
+        None
+    } else {
+        now().checked_add(Duration::from_millis(milliseconds))
+    }
+}
+
+/// A duration in whole milliseconds.
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::epoll::{Epoll, Watch};
+
+    #[test]
+    fn deadlines_come_in_their_order() {
+        let mut deadlines = Deadlines::new().unwrap();
+        let start = now();
+        deadlines.add(start + Duration::from_millis(2), Due::Grace(1));
+        deadlines.add(start + Duration::from_millis(1), Due::Timeout(1));
+        deadlines.add(start + Duration::from_secs(3600), Due::Lifetime);
+        deadlines.add(start, Due::Timeout(2));
+        deadlines.cancel(Due::Timeout(2));
+        assert_eq!(
+            deadlines.when(Due::Lifetime),
+            Some(start + Duration::from_secs(3600))
+        );
+
+        let epoll = Epoll::new().unwrap();
+        epoll.add(deadlines.as_fd(), 0, Watch::Readable).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            deadlines.arm().unwrap();
+            epoll.wait(&mut Vec::new(), true).unwrap();
+            deadlines.fired();
+            seen.extend(std::iter::from_fn(|| deadlines.take_passed()));
+        }
+        assert_eq!(seen, [Due::Timeout(1), Due::Grace(1)]);
+        assert!(now() >= start + Duration::from_millis(2));
+    }
+
+    #[test]
+    fn zero_and_forever_are_never() {
+        assert_eq!(after(0), None);
+        assert!(after(1).unwrap() > now());
+        assert!(after(u64::MAX).is_some_and(|at| at > Duration::from_secs(1 << 50)));
+    }
+}

@@ -1,0 +1,71 @@
+//! PID 1 of a sandbox: starts commands, keeps and hands out their output, reaps, and ends the sandbox in time.
+//!
+//! One thread, one loop, no waiting for anybody: every descriptor is non-blocking or asked first, every list has a
+//! bound. It runs as root of the sandbox's own user namespace, cannot be signalled or looked into by the commands,
+//! and talks to the host over a socket that is not in the sandbox's file tree. When it ends, so does the sandbox.
+
+mod agent;
+mod child;
+mod connection;
+mod deadlines;
+mod group;
+mod launch;
+mod lifecycle;
+mod lookup;
+mod oom;
+mod process;
+mod refusal;
+mod requests;
+mod ring;
+mod stdin;
+mod stream;
+mod token;
+
+use std::os::fd::OwnedFd;
+
+use sandbox_agent::protocol::Blob;
+
+use crate::sys::program::exit;
+use agent::Agent;
+
+/// What a sandbox is given when it is made.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Its name and id.
+    pub name: String,
+    /// A listening `SOCK_SEQPACKET` socket.
+    pub listener: OwnedFd,
+    /// A pipe's end that hangs up when the owner is gone.
+    pub lifeline: OwnedFd,
+    /// The record's lock, held as long as the sandbox lives.
+    pub lock: OwnedFd,
+    /// A cgroup2 directory in which each command gets a cgroup of its own.
+    pub cgroup: Option<OwnedFd>,
+    /// A file that counts OOM kills.
+    pub oom_counter: Option<OwnedFd>,
+    /// Environment that every command starts from.
+    pub env: Vec<(Blob, Blob)>,
+    /// Milliseconds until the sandbox ends; 0 is never.
+    pub lifetime_ms: u64,
+    /// Whether the sandbox ends with its owner.
+    pub owned: bool,
+    /// `struct sock_filter[]` for every command.
+    pub seccomp: Vec<u8>,
+    /// Walls left out by a test build, of `protocol::zygote::weaken`.
+    pub weaken: u32,
+}
+
+/// Runs the sandbox to its end. To be called as PID 1 of its namespaces, with everything set up.
+///
+/// It fails closed: whatever goes wrong here ends the process, and with it the kernel ends all others.
+pub(crate) fn run(config: Config) -> ! {
+    std::panic::set_hook(Box::new(|_| exit(1)));
+    match Agent::new(config) {
+        Ok(mut agent) => {
+            // Only returns with an error of the loop itself, after which nothing can be relied on.
+            let _ = agent.run();
+            exit(1)
+        }
+        Err(_) => exit(1),
+    }
+}
