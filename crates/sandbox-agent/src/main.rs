@@ -10,11 +10,21 @@ mod files;
 mod pid1;
 #[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
+mod zygote;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    {
+        let name = std::env::args_os().next().unwrap_or_default();
+        let name = std::path::Path::new(&name).file_name().unwrap_or_default();
+        if name == "sandbox-zygote" {
+            return zygote::main();
+        }
+    }
     // Nothing is left to do if standard error is closed as well.
     let _ = writeln!(
         std::io::stderr(),

@@ -34,7 +34,6 @@ use crate::sys::file;
 /// Serves file requests until the peer closes `connection`.
 ///
 /// To be called in a process of its own, single-threaded, with uid 0 of the sandbox; it never comes back.
-#[expect(dead_code, reason = "PID 1 calls it")]
 pub(crate) fn serve(connection: OwnedFd) -> ! {
     let worker = Worker::new(Connection::new(connection));
     std::process::exit(i32::from(worker.run().is_err()))

@@ -25,7 +25,7 @@ wire_struct! {
         pub store: Blob,
         /// Name of the upper directory in `store`.
         pub upper: Blob,
-        /// Name of the work directory in `store`.
+        /// Name of the work directory in `store`; empty, as it was made.
         pub work: Blob,
     }
 }

@@ -5,9 +5,13 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod clone;
+pub(crate) mod credential;
 pub(crate) mod epoll;
 pub(crate) mod file;
+pub(crate) mod inherit;
 pub(crate) mod memory;
+pub(crate) mod mount;
+pub(crate) mod namespace;
 pub(crate) mod pipe;
 pub(crate) mod program;
 pub(crate) mod pty;

@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt as _;
 use std::ptr;
+use std::time::Duration;
 
 use sandbox_agent::protocol::{MAX_MESSAGE, MAX_PACKET};
 
@@ -24,6 +25,38 @@ const CONTROL_WORDS: usize = 16;
 /// Seals without which a memfd could still change while it is read.
 const SEALS: libc::c_int =
     libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+
+/// Makes two connected sockets, close-on-exec.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: `fds` has room for the two descriptors, which are new.
+    unsafe {
+        super::check(libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()))?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+/// Lets a [`receive`] that has waited this long fail with `WouldBlock`.
+pub(crate) fn set_receive_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+    let time = libc::timeval {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: timeout.subsec_micros().into(),
+    };
+    let size = size_of::<libc::timeval>() as libc::socklen_t;
+    let value = (&raw const time).cast();
+    // SAFETY: `value` points to a `timeval` of the given size.
+    super::check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            value,
+            size,
+        )
+    })
+    .map(drop)
+}
 
 /// A received message.
 #[derive(Debug)]

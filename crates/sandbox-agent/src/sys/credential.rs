@@ -1,0 +1,131 @@
+//! Who this process is and what it may do: ids, capabilities, and the flags that go with them.
+
+#![expect(unsafe_code, reason = "set*id(2), capset(2) and prctl(2)")]
+
+use std::io;
+use std::ptr;
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+
+/// `struct __user_cap_header_struct` of `linux/capability.h`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+/// `struct __user_cap_data_struct` of `linux/capability.h`; two of them hold 64 bits.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Becomes user and group 0 of this user namespace, without other groups.
+pub(crate) fn become_root() -> io::Result<()> {
+    // SAFETY: calls with integers; the list of groups is empty and so not read. The raw calls change this thread
+    // only, which is the only one there is.
+    unsafe {
+        super::check(libc::syscall(
+            libc::SYS_setgroups,
+            0,
+            ptr::null::<libc::gid_t>(),
+        ))?;
+        super::check(libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
+        super::check(libc::syscall(libc::SYS_setresuid, 0, 0, 0)).map(drop)
+    }
+}
+
+/// Acts on files as user and group `id` and keeps every capability it has in effect.
+///
+/// # Errors
+/// `PermissionDenied` if the id did not change, which the calls themselves do not say.
+pub(crate) fn act_on_files_as(id: u32) -> io::Result<()> {
+    // SAFETY: calls with integers. An id of -1 changes nothing and returns the current one.
+    unsafe {
+        libc::setfsgid(id);
+        libc::setfsuid(id);
+        let now = (libc::setfsgid(u32::MAX), libc::setfsuid(u32::MAX));
+        if now != (id.cast_signed(), id.cast_signed()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+    }
+    // The change has dropped (or given back) the capabilities over files from the effective set.
+    let mut data = capabilities()?;
+    for half in &mut data {
+        half.effective = half.permitted;
+    }
+    set_capabilities(&data)
+}
+
+/// Reduces what this process and all it ever runs can do to the capabilities in `keep`, one bit each.
+pub(crate) fn limit_capabilities(keep: u64) -> io::Result<()> {
+    // SAFETY: prctl(2) with integers.
+    unsafe {
+        for capability in 0..64 {
+            if keep & (1 << capability) != 0 {
+                continue;
+            }
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
+                let error = io::Error::last_os_error();
+                // The first number that the kernel does not know.
+                if error.raw_os_error() == Some(libc::EINVAL) {
+                    break;
+                }
+                return Err(error);
+            }
+        }
+        super::check(libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        ))?;
+    }
+    let half = |shift: u32| {
+        let bits = (keep >> shift) as u32;
+        CapabilityData {
+            effective: bits,
+            permitted: bits,
+            inheritable: 0,
+        }
+    };
+    set_capabilities(&[half(0), half(32)])
+}
+
+/// Leaves the session keyring that was inherited for a new, empty one. Nothing to leave where there are no keyrings.
+pub(crate) fn leave_session_keyring() -> io::Result<()> {
+    let no_name = ptr::null::<libc::c_char>();
+    // SAFETY: no name is given, so no memory is read.
+    match super::check(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name)
+    }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+fn capabilities() -> io::Result<[CapabilityData; 2]> {
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: version 3 writes two elements, which `data` has.
+    super::check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
+    Ok(data)
+}
+
+fn set_capabilities(data: &[CapabilityData; 2]) -> io::Result<()> {
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    // SAFETY: version 3 reads two elements, which `data` has.
+    super::check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })
+        .map(drop)
+}

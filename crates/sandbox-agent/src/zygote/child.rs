@@ -1,0 +1,95 @@
+//! The child: from a copy of the zygote in new namespaces to PID 1 of a sandbox.
+//!
+//! It runs no program. Whatever fails is reported to the zygote, which then ends it; if the zygote is gone the child
+//! ends itself, until the moment it begins its work as PID 1.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use sandbox_agent::protocol::zygote::{Create, Reply, weaken};
+use sandbox_agent::protocol::{VERSION, Wire as _};
+
+use super::confine;
+use super::failure::{During as _, Failure};
+use super::request::Descriptors;
+use super::root::NewRoot;
+use crate::pid1;
+use crate::sys::{inherit, program, socket};
+
+/// The message that carries a mount: first `/dev`, then the overlays in order.
+pub(crate) const MOUNT: u8 = b'm';
+
+/// The message after which the child is a sandbox of its own.
+pub(crate) const BEGIN: u8 = b'b';
+
+/// Sets the sandbox up and becomes its PID 1.
+pub(crate) fn run(request: Create, descriptors: Descriptors, zygote: OwnedFd) -> ! {
+    let reply = match set_up(&request, &descriptors, &zygote) {
+        Ok(()) => Reply::Ready { version: VERSION },
+        Err(failure) => failure.into_reply(),
+    };
+    let told = socket::send(zygote.as_fd(), &reply.encode(), &[]).is_ok();
+    let begin = told
+        && matches!(socket::receive(zygote.as_fd()), Ok(Some(message)) if message.bytes == [BEGIN]);
+    if !begin {
+        program::exit(1);
+    }
+    drop(zygote);
+    pid1::run(pid1::Config {
+        name: request.name,
+        listener: descriptors.listener,
+        lifeline: descriptors.lifeline,
+        lock: descriptors.lock,
+        cgroup: descriptors.cgroup,
+        oom_counter: descriptors.oom_counter,
+        env: request.env,
+        lifetime_ms: request.lifetime_ms,
+        owned: request.owned,
+        seccomp: request.seccomp.0,
+        weaken: request.weaken,
+    })
+}
+
+fn set_up(request: &Create, descriptors: &Descriptors, zygote: &OwnedFd) -> Result<(), Failure> {
+    leave_zygote(descriptors, zygote)?;
+    // Comes when the ids are mapped.
+    let devices = receive_mount(zygote)?;
+    confine::become_root()?;
+    confine::leave_host_namespaces(request)?;
+    let root = NewRoot::assemble(request, &devices)?;
+    for overlay in &request.overlays {
+        root.attach(&receive_mount(zygote)?, &overlay.target.0)?;
+    }
+    if request.weaken & weaken::ROOT != 0 {
+        root.attach(&receive_mount(zygote)?, b"/.host")?;
+    }
+    root.enter()?;
+    confine::give_up_rights(request.weaken)
+}
+
+/// Lets go of all that a copy of the zygote holds but a sandbox must not.
+fn leave_zygote(descriptors: &Descriptors, zygote: &OwnedFd) -> Result<(), Failure> {
+    let mut keep = vec![
+        zygote.as_raw_fd(),
+        descriptors.listener.as_raw_fd(),
+        descriptors.lifeline.as_raw_fd(),
+        descriptors.lock.as_raw_fd(),
+    ];
+    keep.extend(
+        [&descriptors.cgroup, &descriptors.oom_counter]
+            .into_iter()
+            .flatten()
+            .map(|fd| fd.as_raw_fd()),
+    );
+    inherit::close_all_but(&mut keep).during("close the zygote's descriptors")?;
+    inherit::reset_signals().during("reset the signals")?;
+    inherit::start_session();
+    inherit::adopt_orphans();
+    inherit::set_name(c"sandbox-init");
+    Ok(())
+}
+
+fn receive_mount(zygote: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let message = socket::receive(zygote.as_fd()).during("receive a mount")?;
+    let mount = message.and_then(|message| message.fds.into_iter().next());
+    mount.ok_or_else(|| Failure::invalid("receive a mount: the zygote is gone"))
+}

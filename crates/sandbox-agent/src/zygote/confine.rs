@@ -1,0 +1,79 @@
+//! What a sandbox's PID 1 is, and what it gives up for good before it runs anything.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+
+use sandbox_agent::protocol::zygote::{Create, weaken};
+
+use super::failure::{During as _, Failure};
+use crate::sys::{credential, inherit, namespace, program};
+
+/// What root of a sandbox may do: chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service,
+/// sys_chroot, setfcap. Enough to install packages; nothing of it reaches beyond the user namespace.
+const CAPABILITIES: u64 = 0x8004_04fb;
+
+const NOFILE_SOFT: u64 = 65_536;
+const NOFILE_HARD: u64 = 1_048_576;
+
+/// Becomes root of the user namespace, and nobody on the host.
+pub(crate) fn become_root() -> Result<(), Failure> {
+    credential::become_root().during("become root of the sandbox")?;
+    credential::leave_session_keyring().during("make a session keyring")
+}
+
+/// Makes the namespaces that are still the host's, without those that a test leaves out, and furnishes them.
+pub(crate) fn leave_host_namespaces(request: &Create) -> Result<(), Failure> {
+    let kept = |wall: u32| request.weaken & wall == 0;
+    let mut flags = libc::CLONE_NEWCGROUP;
+    for (flag, wall) in [
+        (libc::CLONE_NEWNET, weaken::NETWORK),
+        (libc::CLONE_NEWIPC, weaken::IPC),
+        (libc::CLONE_NEWUTS, weaken::HOST_NAME),
+    ] {
+        if kept(wall) {
+            flags |= flag;
+        }
+    }
+    namespace::unshare(flags).during("make the network, IPC, host name and cgroup namespaces")?;
+    if kept(weaken::HOST_NAME) {
+        namespace::set_host_name(&request.name).during("set the host name")?;
+    }
+    if kept(weaken::NETWORK) {
+        namespace::bring_loopback_up().during("bring the loopback interface up")?;
+    }
+    Ok(())
+}
+
+/// Forbids namespaces of any kind inside this user namespace. `proc_fs` is where its `/proc` is.
+pub(crate) fn forbid_namespaces(proc_fs: &str) -> io::Result<()> {
+    for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"] {
+        match fs::write(format!("{proc_fs}/sys/user/max_{kind}_namespaces"), "0") {
+            // A kind that this kernel does not have.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Drops what only the set-up needed. The root must have been entered.
+pub(crate) fn give_up_rights(weakened: u32) -> Result<(), Failure> {
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .during("open /dev/null")?;
+    inherit::replace_stdio(null.as_fd()).during("open /dev/null")?;
+    inherit::set_limit(libc::RLIMIT_NOFILE, NOFILE_SOFT, NOFILE_HARD).during("limit open files")?;
+    inherit::set_limit(libc::RLIMIT_CORE, 0, 0).during("forbid core files")?;
+    inherit::set_umask(0o022);
+    if weakened & weaken::CAPABILITIES == 0 {
+        credential::limit_capabilities(CAPABILITIES).during("drop capabilities")?;
+    }
+    if weakened & weaken::NO_NEW_PRIVS == 0 {
+        program::set_no_new_privs().during("forbid new privileges")?;
+    }
+    // Last: a change of user may have switched it on again.
+    program::set_dumpable(weakened & weaken::DUMPABLE != 0).during("close PID 1 to inspection")
+}

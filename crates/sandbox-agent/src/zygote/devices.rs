@@ -1,0 +1,52 @@
+//! The file system of `/dev`. Only real root can make device nodes, so the zygote makes it and the child fills it up.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use sandbox_agent::protocol::zygote::{Create, weaken};
+
+use super::failure::{During as _, Failure};
+use super::overlay::ActingAs;
+use super::stage::Stage;
+use crate::sys::mount::{self, NewFilesystem, attribute};
+
+/// Devices that every program may expect: name and numbers.
+const DEVICES: [(&CStr, u32, u32); 6] = [
+    (c"null", 1, 3),
+    (c"zero", 1, 5),
+    (c"full", 1, 7),
+    (c"random", 1, 8),
+    (c"urandom", 1, 9),
+    (c"tty", 5, 0),
+];
+
+/// Makes the sandbox's own `/dev`, detached, owned by the sandbox's root.
+pub(crate) fn make(stage: &Stage, request: &Create) -> Result<OwnedFd, Failure> {
+    if request.weaken & weaken::DEVICES != 0 {
+        return stage.visit_host(|| host_tree(c"/dev"));
+    }
+    let _acting = ActingAs::owner(request.uid_base)?;
+    build().during("make /dev")
+}
+
+fn build() -> io::Result<OwnedFd> {
+    let fs = NewFilesystem::open(c"tmpfs")?;
+    // A file written here by mistake instead of to a device must not eat up the memory.
+    for (key, value) in [(c"mode", c"0755"), (c"size", c"64k"), (c"nr_inodes", c"1k")] {
+        fs.set(key, value)?;
+    }
+    let mount = fs.mount(attribute::NO_SUID | attribute::NO_EXEC)?;
+    for (name, major, minor) in DEVICES {
+        mount::make_device(mount.as_fd(), name, major, minor)?;
+    }
+    Ok(mount)
+}
+
+/// A read-only copy of a host mount, for tests that take a wall away.
+pub(crate) fn host_tree(path: &CStr) -> Result<OwnedFd, Failure> {
+    let tree = mount::clone_tree(path).during("copy a mount of the host")?;
+    mount::set_attributes(tree.as_fd(), attribute::READ_ONLY, None)
+        .during("copy a mount of the host")?;
+    Ok(tree)
+}

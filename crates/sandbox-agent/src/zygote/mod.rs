@@ -1,0 +1,236 @@
+//! The zygote: one small process, real root, that makes sandboxes for the library that started it.
+//!
+//! It answers one request at a time on descriptor 3 and ends when that socket closes. The sandboxes it has made do
+//! not end with it. It keeps nothing of a sandbox, neither descriptor nor memory; who asked holds the pidfd.
+
+mod child;
+mod confine;
+mod devices;
+mod failure;
+mod overlay;
+mod owners;
+mod request;
+mod root;
+mod stage;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sandbox_agent::protocol::zygote::{Configure, Create, Reply, weaken};
+use sandbox_agent::protocol::{VERSION, Wire as _};
+
+use crate::sys::clone::{self, Child, NewNamespaces};
+use crate::sys::{inherit, program, socket};
+use failure::{During as _, Failure};
+use overlay::Owners;
+use owners::{Range, StorageMaps};
+use request::Descriptors;
+use stage::Stage;
+
+/// Where the library leaves its socket.
+const SOCKET: i32 = 3;
+
+/// How long a child may take for its own set-up. It waits for nobody but the kernel.
+const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The zygote's whole state.
+#[derive(Debug)]
+struct Zygote {
+    stage: Stage,
+    storage: StorageMaps,
+}
+
+/// Runs the zygote until the library closes its socket.
+pub(crate) fn main() -> ExitCode {
+    let Ok(library) = inherit::take_inherited(SOCKET) else {
+        return ExitCode::FAILURE;
+    };
+    let mut zygote = match receive_configuration(&library) {
+        Ok(Some(zygote)) => zygote,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(failure) => {
+            answer(&library, &failure.into_reply());
+            return ExitCode::FAILURE;
+        }
+    };
+    answer(&library, &Reply::Ready { version: VERSION });
+    loop {
+        match socket::receive(library.as_fd()) {
+            Ok(Some(message)) => zygote.serve(&library, &message.bytes, message.fds),
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                answer(
+                    &library,
+                    &Failure::invalid(format!("read the request: {error}")).into_reply(),
+                );
+            }
+            Err(_) => return ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Waits for the first message and gets ready to serve. `None`: the library has gone away again.
+fn receive_configuration(library: &OwnedFd) -> Result<Option<Zygote>, Failure> {
+    leave_inheritance(library).during("leave behind what the zygote inherited")?;
+    let Some(message) = socket::receive(library.as_fd()).during("read the configuration")? else {
+        return Ok(None);
+    };
+    let configure = Configure::decode(&message.bytes)
+        .map_err(|error| Failure::invalid(format!("read the configuration: {error}")))?;
+    if configure.version != VERSION {
+        let text = format!(
+            "agree on a protocol: the zygote speaks {VERSION}, not {}",
+            configure.version
+        );
+        return Err(Failure::invalid(text));
+    }
+    let staging = CString::new(configure.staging.0).map_err(|_| {
+        Failure::invalid("read the configuration: the staging directory's path holds a zero byte")
+    })?;
+    let stage = Stage::enter(&staging)?;
+    Ok(Some(Zygote {
+        stage,
+        storage: StorageMaps::new(configure.storage_base),
+    }))
+}
+
+/// Keeps nothing of whatever started this process but the socket.
+fn leave_inheritance(library: &OwnedFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+
+    inherit::close_all_but(&mut [library.as_raw_fd()])?;
+    inherit::replace_stdio(
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?
+            .as_fd(),
+    )?;
+    inherit::reset_signals()?;
+    inherit::forget_children();
+    inherit::start_session();
+    // Devices and directories get exactly the permissions they are made with.
+    inherit::set_umask(0);
+    // Also forbids sandboxes to ever go below it; left as it is where that needs a capability which is missing.
+    let _ = fs::write("/proc/self/oom_score_adj", "0");
+    program::set_dumpable(false)
+}
+
+fn answer(library: &OwnedFd, reply: &Reply) {
+    // If the library is gone the next receive ends the zygote.
+    let _ = socket::send(library.as_fd(), &reply.encode(), &[]);
+}
+
+impl Zygote {
+    /// Carries out one request.
+    fn serve(&mut self, library: &OwnedFd, message: &[u8], fds: Vec<OwnedFd>) {
+        let made = Create::decode(message)
+            .map_err(|error| Failure::invalid(format!("read the request: {error}")))
+            .and_then(|request| self.create(request, fds));
+        let (child, socket) = match made {
+            Ok(made) => made,
+            Err(failure) => return answer(library, &failure.into_reply()),
+        };
+        let reply = Reply::Created { pid: child.pid() }.encode();
+        // The child begins its work only after the library was told: there is never a sandbox that nobody knows.
+        let told = socket::send(library.as_fd(), &reply, &[child.as_fd()]);
+        if told
+            .and_then(|()| socket::send(socket.as_fd(), &[child::BEGIN], &[]))
+            .is_ok()
+        {
+            child.release();
+        }
+    }
+
+    /// Makes a sandbox that is complete but does not run yet, and the socket on which it waits for the word.
+    fn create(&mut self, request: Create, fds: Vec<OwnedFd>) -> Result<(Child, OwnedFd), Failure> {
+        request::check(&request, self.storage.storage_base())?;
+        let descriptors = Descriptors::sort(&request, fds)?;
+        let (ours, theirs) = socket::pair().during("make a socket for the new process")?;
+        socket::set_receive_timeout(ours.as_fd(), CHILD_TIMEOUT)
+            .during("make a socket for the new process")?;
+        let cgroup = descriptors.cgroup.as_ref().map(OwnedFd::as_fd);
+        let fork = clone::fork_into(first_namespaces(request.weaken), cgroup);
+        match fork.during("make the sandbox's namespaces")? {
+            NewNamespaces::Child => {
+                drop(ours);
+                child::run(request, descriptors, theirs)
+            }
+            NewNamespaces::Parent(child) => {
+                drop(theirs);
+                self.furnish(&request, &child, &ours)?;
+                Ok((child, ours))
+            }
+        }
+    }
+
+    /// Does for a new child what only real root can, and waits until the child has done the rest.
+    fn furnish(
+        &mut self,
+        request: &Create,
+        child: &Child,
+        socket: &OwnedFd,
+    ) -> Result<(), Failure> {
+        let range = Range {
+            base: request.uid_base,
+            count: request.uid_count,
+        };
+        owners::write_maps(child, 0, range).during("map the users of the sandbox")?;
+        protect_from_oom(child);
+        let send = |mount: OwnedFd| {
+            socket::send(socket.as_fd(), &[child::MOUNT], &[mount.as_fd()])
+                .during("hand a mount to the new process")
+        };
+        send(devices::make(&self.stage, request)?)?;
+        let own = owners::user_namespace(child).during("open the sandbox's user namespace")?;
+        let owners = Owners {
+            lower: own.as_fd(),
+            store: self.storage.get(range)?,
+            base: range.base,
+        };
+        overlay::make(&self.stage, &request.overlays, owners, send)?;
+        if request.weaken & weaken::ROOT != 0 {
+            send(self.stage.visit_host(|| devices::host_tree(c"/"))?)?;
+        }
+        await_child(socket)
+    }
+}
+
+/// Waits for the child's word that it is complete.
+fn await_child(socket: &OwnedFd) -> Result<(), Failure> {
+    let Some(message) = socket::receive(socket.as_fd()).during("wait for the new process")? else {
+        return Err(Failure::invalid(
+            "wait for the new process: it ended during its set-up",
+        ));
+    };
+    match Reply::decode(&message.bytes) {
+        Ok(Reply::Ready { .. }) => Ok(()),
+        Ok(Reply::Failed { step, errno }) => Err(Failure::new(step, errno)),
+        _ => Err(Failure::invalid(
+            "wait for the new process: it gave no sensible answer",
+        )),
+    }
+}
+
+/// The namespaces that a new process must begin in. It makes the others itself, which takes longer than all of these,
+/// while the zygote makes the overlays.
+fn first_namespaces(weakened: u32) -> libc::c_int {
+    let first = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    if weakened & weaken::PROCESSES == 0 {
+        first | libc::CLONE_NEWPID
+    } else {
+        first
+    }
+}
+
+/// Keeps the kernel from ending PID 1, and with it the sandbox, for what a command has used up.
+///
+/// The old file is used on purpose: with the new one, every process of the sandbox could give itself the same
+/// protection. It needs a capability that even root may lack, so this is done where it can be done.
+fn protect_from_oom(child: &Child) {
+    let _ = fs::write(format!("/proc/{}/oom_adj", child.pid()), "-17");
+}

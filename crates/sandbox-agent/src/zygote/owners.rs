@@ -1,0 +1,82 @@
+//! Whose files a layer shows: user namespaces used only for their id maps.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use super::failure::{During as _, Failure};
+use crate::sys::clone::{self, Child, NewNamespaces};
+
+/// How many storage maps are kept for ranges that are used again.
+const KEPT: usize = 64;
+
+/// One range of ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) base: u32,
+    pub(crate) count: u32,
+}
+
+/// Makes `inside..` of the child's user namespace the ids `outside`.
+pub(crate) fn write_maps(child: &Child, inside: u32, outside: Range) -> io::Result<()> {
+    let line = format!("{inside} {} {}", outside.base, outside.count);
+    fs::write(format!("/proc/{}/uid_map", child.pid()), &line)?;
+    fs::write(format!("/proc/{}/gid_map", child.pid()), &line)
+}
+
+/// The user namespace of a child.
+pub(crate) fn user_namespace(child: &Child) -> io::Result<OwnedFd> {
+    let namespace = File::open(format!("/proc/{}/ns/user", child.pid()))?;
+    // What runs now has run all the time, so this and the maps are its own and not those of a later process.
+    child.check_running()?;
+    Ok(namespace.into())
+}
+
+/// Maps from the storage range, in which all stored files are owned, to the ranges of sandboxes.
+#[derive(Debug)]
+pub(crate) struct StorageMaps {
+    storage_base: u32,
+    kept: VecDeque<(Range, OwnedFd)>,
+}
+
+impl StorageMaps {
+    /// Starts without any map.
+    pub(crate) fn new(storage_base: u32) -> Self {
+        Self {
+            storage_base,
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// First id of the storage range.
+    pub(crate) fn storage_base(&self) -> u32 {
+        self.storage_base
+    }
+
+    /// A user namespace that maps the storage range to `range`.
+    pub(crate) fn get(&mut self, range: Range) -> Result<BorrowedFd<'_>, Failure> {
+        let index = match self.kept.iter().position(|(kept, _)| *kept == range) {
+            Some(index) => index,
+            None => {
+                let map = make(self.storage_base, range).during("make the storage map")?;
+                self.kept.truncate(KEPT - 1);
+                self.kept.push_front((range, map));
+                0
+            }
+        };
+        Ok(self.kept[index].1.as_fd())
+    }
+}
+
+/// Makes a user namespace by a process that does nothing else. The namespace outlives it by its descriptor.
+fn make(inside: u32, outside: Range) -> io::Result<OwnedFd> {
+    let parent = std::process::id();
+    match clone::fork_into(libc::CLONE_NEWUSER, None)? {
+        NewNamespaces::Child => clone::wait_for_the_end(parent),
+        NewNamespaces::Parent(child) => {
+            write_maps(&child, inside, outside)?;
+            user_namespace(&child)
+        }
+    }
+}

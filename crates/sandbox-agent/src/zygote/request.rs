@@ -1,0 +1,237 @@
+//! Checks a request before anything is made of it.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
+
+use sandbox_agent::protocol::Blob;
+use sandbox_agent::protocol::zygote::{Create, Overlay, weaken};
+
+use super::failure::Failure;
+
+const MAX_OVERLAYS: usize = 16;
+/// So that the names of all stay below the 255 bytes that the kernel takes of one option.
+const MAX_LOWERS: usize = 32;
+const MAX_TMPFS: u64 = 1 << 40;
+/// Ids below belong to the host's own users.
+const FIRST_FREE_ID: u32 = 1 << 16;
+/// Size of `struct sock_filter`, and the most of them that the kernel takes.
+const BPF_INSTRUCTION: usize = 8;
+const MAX_BPF_INSTRUCTIONS: usize = 4096;
+/// What the child mounts itself.
+const OWN_MOUNTS: [&[u8]; 4] = [b"/proc", b"/dev", b"/sys", b"/run"];
+
+/// The descriptors of a request, by their meaning.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    pub(crate) listener: OwnedFd,
+    pub(crate) lifeline: OwnedFd,
+    pub(crate) lock: OwnedFd,
+    pub(crate) cgroup: Option<OwnedFd>,
+    pub(crate) oom_counter: Option<OwnedFd>,
+}
+
+impl Descriptors {
+    /// Tells the descriptors of `request` apart by their order, and checks that each is of its kind.
+    pub(crate) fn sort(request: &Create, fds: Vec<OwnedFd>) -> Result<Self, Failure> {
+        let expected = 3 + usize::from(request.process_cgroup) + usize::from(request.oom_counter);
+        if fds.len() != expected {
+            return Err(Failure::invalid(format!(
+                "check the descriptors: {} came, not {expected}",
+                fds.len()
+            )));
+        }
+        let mut fds = fds.into_iter();
+        let mut next = |what: &str, is: fn(&std::fs::Metadata) -> bool| {
+            let wrong = || {
+                Failure::invalid(format!(
+                    "check the descriptors: there is no {what} where one is due"
+                ))
+            };
+            let file = File::from(fds.next().ok_or_else(wrong)?);
+            let metadata = file.metadata().map_err(|_| wrong())?;
+            if is(&metadata) {
+                Ok(OwnedFd::from(file))
+            } else {
+                Err(wrong())
+            }
+        };
+        Ok(Self {
+            listener: next("socket", |data| data.file_type().is_socket())?,
+            lifeline: next("pipe", |data| data.file_type().is_fifo())?,
+            lock: next("lock file", std::fs::Metadata::is_file)?,
+            cgroup: request
+                .process_cgroup
+                .then(|| next("cgroup directory", std::fs::Metadata::is_dir))
+                .transpose()?,
+            oom_counter: request
+                .oom_counter
+                .then(|| next("OOM counter", std::fs::Metadata::is_file))
+                .transpose()?,
+        })
+    }
+}
+
+/// Checks everything in `request` that can be checked without making anything.
+pub(crate) fn check(request: &Create, storage_base: u32) -> Result<(), Failure> {
+    if request.weaken != 0 && !cfg!(feature = "weaken") {
+        return Err(Failure::invalid("weaken"));
+    }
+    check_name(&request.name)?;
+    check_ids(request, storage_base)?;
+    if !(1..=MAX_TMPFS).contains(&request.tmpfs_size) {
+        return Err(Failure::invalid("check the size of the tmpfs mounts"));
+    }
+    check_environment(&request.env)?;
+    let unfiltered = request.weaken & weaken::SECCOMP != 0;
+    check_filter(&request.seccomp.0, unfiltered)?;
+    check_overlays(&request.overlays)
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if (1..=63).contains(&name.len()) && name.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(Failure::invalid(
+            "check the name: 1 to 63 letters, digits, '-', '_' or '.'",
+        ))
+    }
+}
+
+fn check_ids(request: &Create, storage_base: u32) -> Result<(), Failure> {
+    let range = |base: u32| base.checked_add(request.uid_count).map(|end| base..end);
+    let fits = match (range(request.uid_base), range(storage_base)) {
+        // The last id, -1, is no id.
+        (Some(own), Some(stored)) => {
+            !own.is_empty()
+                && own.start >= FIRST_FREE_ID
+                && (own.end <= stored.start || stored.end <= own.start)
+        }
+        _ => false,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(Failure::invalid(
+            "check the uid range: it must begin at 65536 or later and not touch the storage range",
+        ))
+    }
+}
+
+fn check_environment(env: &[(Blob, Blob)]) -> Result<(), Failure> {
+    let good = |(name, value): &(Blob, Blob)| {
+        !name.0.is_empty()
+            && !name.0.contains(&b'=')
+            && !name.0.contains(&0)
+            && !value.0.contains(&0)
+    };
+    if env.iter().all(good) {
+        Ok(())
+    } else {
+        Err(Failure::invalid(
+            "check the environment: a name is empty or holds '=', or something holds a zero byte",
+        ))
+    }
+}
+
+fn check_filter(filter: &[u8], may_be_missing: bool) -> Result<(), Failure> {
+    let (instructions, rest) = (
+        filter.len() / BPF_INSTRUCTION,
+        filter.len() % BPF_INSTRUCTION,
+    );
+    let first = usize::from(!may_be_missing);
+    if rest == 0 && (first..=MAX_BPF_INSTRUCTIONS).contains(&instructions) {
+        Ok(())
+    } else {
+        Err(Failure::invalid("check the seccomp filter"))
+    }
+}
+
+fn check_overlays(overlays: &[Overlay]) -> Result<(), Failure> {
+    if !(1..=MAX_OVERLAYS).contains(&overlays.len()) {
+        return Err(Failure::invalid(format!(
+            "check the overlays: there must be 1 to {MAX_OVERLAYS}"
+        )));
+    }
+    for (index, overlay) in overlays.iter().enumerate() {
+        let wrong = |what: &str| {
+            let target = String::from_utf8_lossy(&overlay.target.0);
+            Failure::invalid(format!("check the overlay of {target:?}: {what}"))
+        };
+        check_target(&overlays[..index], &overlay.target.0).map_err(wrong)?;
+        if !(1..=MAX_LOWERS).contains(&overlay.lowers.len()) {
+            return Err(wrong(&format!(
+                "there must be 1 to {MAX_LOWERS} lower layers"
+            )));
+        }
+        if !overlay
+            .lowers
+            .iter()
+            .chain([&overlay.store])
+            .all(|path| is_host_path(&path.0))
+        {
+            return Err(wrong("a layer is not an absolute path"));
+        }
+        if !is_plain(&overlay.upper.0) || !is_plain(&overlay.work.0) {
+            return Err(wrong("upper and work must be short plain names"));
+        }
+        let names = |other: &Overlay| {
+            [
+                (&other.store, other.upper.clone()),
+                (&other.store, other.work.clone()),
+            ]
+            .map(|(store, name)| (store.clone(), name))
+        };
+        let [upper, work] = names(overlay);
+        if upper == work
+            || overlays[..index]
+                .iter()
+                .flat_map(names)
+                .any(|name| name == upper || name == work)
+        {
+            return Err(wrong("an upper or work directory is used twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Mount points are written in their one shortest form, come after those above them, and stay clear of what the
+/// sandbox mounts itself.
+fn check_target(before: &[Overlay], target: &[u8]) -> Result<(), &'static str> {
+    if before.is_empty() {
+        return if target == b"/" {
+            Ok(())
+        } else {
+            Err("the first must be that of /")
+        };
+    }
+    let names = target
+        .strip_prefix(b"/")
+        .ok_or("the target is not an absolute path")?;
+    let bad = |name: &[u8]| matches!(name, b"" | b"." | b"..") || name.contains(&0);
+    if names.split(|&byte| byte == b'/').any(bad) {
+        return Err("the target is not in its shortest form");
+    }
+    let below = |path: &[u8], top: &[u8]| {
+        path.strip_prefix(top)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    };
+    if OWN_MOUNTS.iter().any(|own| below(target, own)) {
+        return Err("the target is one of the sandbox's own mounts");
+    }
+    if before.iter().any(|other| below(&other.target.0, target)) {
+        return Err("the target would hide an earlier one");
+    }
+    Ok(())
+}
+
+fn is_host_path(path: &[u8]) -> bool {
+    path.first() == Some(&b'/') && !path.contains(&0)
+}
+
+/// Names that mean nothing to the overlay's option parser, and short enough for it.
+fn is_plain(name: &[u8]) -> bool {
+    let allowed = |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=64).contains(&name.len()) && name.iter().all(allowed) && !matches!(name, b"." | b"..")
+}

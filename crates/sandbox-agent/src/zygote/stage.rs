@@ -1,0 +1,130 @@
+//! The zygote's own mount namespace, in which new sandboxes begin.
+//!
+//! It holds an almost empty, read-only tree, so that copying it for a sandbox costs little and shows nothing of the
+//! host. Host paths are opened on short visits to the namespace that the zygote was started in; nothing is ever
+//! mounted there.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use super::failure::{During as _, Failure};
+use crate::sys::mount::{self, NewFilesystem, attribute};
+use crate::sys::namespace;
+
+/// Where a new root is attached, before it becomes the root.
+pub(crate) const ROOT: &str = "/root";
+
+/// Where a child puts together what goes into its root.
+pub(crate) const ASSEMBLY: &str = "/assembly";
+
+/// Where the layers of overlays are attached while the overlays are made.
+///
+/// The name is short because the kernel takes at most 255 bytes for the paths of all lower layers.
+pub(crate) const LAYERS: &str = "/l";
+
+/// How many layers can be attached at once.
+pub(crate) const MAX_LAYERS: usize = 256;
+
+/// Descriptors that lead from one mount namespace to the other.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    host: OwnedFd,
+    host_root: OwnedFd,
+    own: OwnedFd,
+}
+
+impl Stage {
+    /// Moves this process into a new mount namespace whose tree is made on `staging`, an empty host directory.
+    pub(crate) fn enter(staging: &CStr) -> Result<Self, Failure> {
+        let host_root = directory("/").during("open the host's root")?;
+        let host = File::open("/proc/self/ns/mnt").during("open the host's mount namespace")?;
+        namespace::unshare(libc::CLONE_NEWNS).during("make the zygote's mount namespace")?;
+        mount::make_all_private().during("cut the zygote's mounts off from the host's")?;
+        let root = build().during("build the staging tree")?;
+        mount::attach_at(root.as_fd(), staging)
+            .during("mount the staging tree on the staging directory")?;
+        namespace::change_directory(root.as_fd()).during("enter the staging tree")?;
+        let proc_fs = NewFilesystem::open(c"proc")
+            .and_then(|fs| fs.mount(attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC))
+            .during("mount the zygote's /proc")?;
+        mount::attach_at(proc_fs.as_fd(), c"proc").during("mount the zygote's /proc")?;
+        mount::set_attributes(root.as_fd(), attribute::READ_ONLY, None)
+            .during("make the staging tree read-only")?;
+        mount::enter_root().during("make the staging tree the zygote's root")?;
+        let own = File::open("/proc/self/ns/mnt").during("open the zygote's mount namespace")?;
+        Ok(Self {
+            host: host.into(),
+            host_root,
+            own: own.into(),
+        })
+    }
+
+    /// Does `work` in the host's mount namespace, with the host's root as the root.
+    pub(crate) fn visit_host<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        namespace::enter_mount_namespace(self.host.as_fd())
+            .during("visit the host's mount namespace")?;
+        let result = namespace::change_root(self.host_root.as_fd())
+            .during("enter the host's root")
+            .and_then(|()| work());
+        if namespace::enter_mount_namespace(self.own.as_fd()).is_err() {
+            // Sandboxes must never begin in the host's tree, so this zygote is of no use any more. Its end tells
+            // the library, and ends the child that is being set up.
+            std::process::exit(1);
+        }
+        result
+    }
+}
+
+/// Makes the staging tree, detached and still writable.
+fn build() -> io::Result<OwnedFd> {
+    let fs = NewFilesystem::open(c"tmpfs")?;
+    fs.set(c"mode", c"0755")?;
+    fs.set(c"size", c"1m")?;
+    let root = fs.mount(attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC)?;
+    let back = directory(".")?;
+    namespace::change_directory(root.as_fd())?;
+    let made = make_directories();
+    namespace::change_directory(back.as_fd())?;
+    made.map(|()| root)
+}
+
+/// Makes the directories of the staging tree below the working directory.
+fn make_directories() -> io::Result<()> {
+    let relative = |path: &str| path.trim_start_matches('/').to_owned();
+    for path in ["proc", &relative(ROOT)] {
+        fs::create_dir(path)?;
+    }
+    for name in ["proc", "dev", "sys", "run", "own"] {
+        fs::create_dir_all(format!("{}/{name}", relative(ASSEMBLY)))?;
+    }
+    fs::create_dir(relative(LAYERS))?;
+    for index in 0..MAX_LAYERS {
+        fs::create_dir(format!("{}/{index}", relative(LAYERS)))?;
+    }
+    Ok(())
+}
+
+/// Opens a directory only as a place.
+pub(crate) fn directory(path: &str) -> io::Result<OwnedFd> {
+    open_place(path.as_ref(), 0)
+}
+
+/// As [`directory`], but refuses a symbolic link to one.
+pub(crate) fn directory_itself(name: &OsStr) -> io::Result<OwnedFd> {
+    open_place(name, libc::O_NOFOLLOW)
+}
+
+fn open_place(path: &OsStr, flags: i32) -> io::Result<OwnedFd> {
+    let place = libc::O_PATH | libc::O_DIRECTORY | flags;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(place)
+        .open(path)
+        .map(OwnedFd::from)
+}

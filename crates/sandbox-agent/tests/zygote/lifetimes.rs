@@ -1,0 +1,158 @@
+//! Who ends when somebody else does, and that nothing piles up.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, pidfd_send_signal};
+use sandbox_agent::protocol::Wire as _;
+use sandbox_agent::protocol::zygote::Reply;
+
+use crate::harness::{Zygote, eventually};
+
+fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Whether a process still runs. Orphans that have ended stay zombies until the machine's init looks after them.
+fn runs(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
+}
+
+#[test]
+fn an_owned_sandbox_ends_with_its_lifeline_and_leaves_no_zombie() {
+    let zygote = Zygote::start();
+    let sandbox = zygote.make(1);
+    let (pid, pidfd) = (sandbox.pid, sandbox.pidfd.try_clone().unwrap());
+    assert_eq!(zygote.children(), [pid]);
+    assert!(!sandbox.has_ended());
+    drop(sandbox.lifeline);
+    assert!(crate::harness::ends(&pidfd));
+    // The zygote does nothing meanwhile: it waits for its next request.
+    assert!(eventually(|| !exists(pid)));
+}
+
+#[test]
+fn a_killed_sandbox_is_seen_by_its_pidfd() {
+    let zygote = Zygote::start();
+    let sandbox = zygote.make(1);
+    pidfd_send_signal(&sandbox.pidfd, Signal::KILL).unwrap();
+    assert!(sandbox.ends());
+    assert!(eventually(|| !exists(sandbox.pid)));
+    assert!(!zygote.make(1).has_ended());
+}
+
+#[test]
+fn sandboxes_outlive_the_zygote() {
+    let mut zygote = Zygote::start();
+    let sandbox = zygote.make(1);
+    zygote.settle();
+    zygote.kill();
+    let (ok, text) = sandbox.shell("echo alive");
+    assert_eq!((ok, text.as_str()), (true, "alive"));
+    assert!(!sandbox.has_ended());
+    let pidfd = sandbox.pidfd.try_clone().unwrap();
+    drop(sandbox);
+    assert!(crate::harness::ends(&pidfd));
+}
+
+#[test]
+fn the_zygote_ends_when_its_socket_closes() {
+    let mut zygote = Zygote::start();
+    let sandbox = zygote.make(1);
+    zygote.hang_up();
+    assert!(zygote.ended());
+    assert!(!sandbox.has_ended());
+}
+
+#[test]
+fn twenty_at_once_are_twenty_different_ones() {
+    let zygote = Zygote::start();
+    let sandboxes: Vec<_> = (1..=20).map(|n| zygote.make(n)).collect();
+    for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        let link = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        let links: BTreeSet<_> = sandboxes.iter().map(|sandbox| link(sandbox.pid)).collect();
+        assert_eq!(links.len(), 20, "{kind}");
+    }
+    for sandbox in &sandboxes {
+        fs::write(sandbox.store.join("mark"), "").unwrap();
+        let (ok, text) =
+            sandbox.shell("cat /proc/sys/kernel/hostname; ls /proc | grep -c '^[0-9]'");
+        assert!(ok && text.starts_with("test-"), "{text}");
+    }
+    assert_eq!(zygote.children().len(), 20);
+}
+
+#[test]
+fn the_zygote_keeps_no_descriptor_of_a_sandbox() {
+    let zygote = Zygote::start();
+    drop(zygote.make(1));
+    let open = zygote.descriptors_open();
+    for _ in 0..50 {
+        drop(zygote.make(1));
+    }
+    assert_eq!(zygote.descriptors_open(), open);
+    // Storage maps of other ranges are kept, up to a bound.
+    for n in 2..70 {
+        drop(zygote.make(n));
+    }
+    let bound = zygote.descriptors_open();
+    assert!(bound <= open + 63, "{bound} descriptors");
+    for n in 70..90 {
+        drop(zygote.make(n));
+    }
+    assert_eq!(zygote.descriptors_open(), bound);
+    assert!(eventually(|| zygote.children().is_empty()));
+}
+
+/// Stops the zygote with SIGSTOP at a moment of a creation that `round` picks, then ends it. Whatever it has made by
+/// then must end as well, unless the library was told of it. Returns whether there was something.
+fn interrupted(round: u32) -> bool {
+    let mut zygote = Zygote::start();
+    // The first creation does more than later ones.
+    drop(zygote.make(1));
+    assert!(eventually(|| zygote.children().is_empty()));
+    let request = zygote.request(1);
+    let (fds, lifeline) = zygote.descriptors().split();
+    zygote.send(
+        &request.encode(),
+        &fds.iter().map(std::os::fd::AsFd::as_fd).collect::<Vec<_>>(),
+    );
+    drop(fds);
+    // Not a wait for anything: each round picks a later moment.
+    let moment = Instant::now() + Duration::from_micros(120) * round;
+    while Instant::now() < moment {
+        std::hint::spin_loop();
+    }
+    let pid = Pid::from_raw(zygote.pid().cast_signed()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let stopped = rustix::process::waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    assert!(stopped.is_some_and(|(_, status)| status.stopped()));
+    let children = zygote.children();
+    let told = zygote.answered();
+    zygote.kill();
+    if told {
+        assert!(matches!(zygote.receive(), Some((Reply::Created { .. }, _))));
+        drop(lifeline);
+        assert!(eventually(|| !children.iter().any(|&pid| runs(pid))));
+        return false;
+    }
+    // The lifeline stays open: the children have to end by themselves.
+    assert!(
+        eventually(|| !children.iter().any(|&pid| runs(pid))),
+        "round {round}: {children:?} live on"
+    );
+    drop(lifeline);
+    !children.is_empty()
+}
+
+#[test]
+fn a_creation_ends_with_its_zygote() {
+    let caught = (0..30).filter(|&round| interrupted(round)).count();
+    assert!(
+        caught > 0,
+        "no creation was interrupted between its first process and its answer"
+    );
+}
