@@ -52,11 +52,25 @@ impl Command {
         self
     }
 
+    /// Hides a variable of our own environment from it.
+    pub(crate) fn without_env(mut self, key: &str) -> Self {
+        self.inner.env_remove(key);
+        self
+    }
+
     /// Runs it silently.
     ///
     /// # Errors
     /// All that it wrote, in order, if it fails.
-    pub(crate) fn run(mut self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<()> {
+        self.read_all().map(drop)
+    }
+
+    /// Runs it and returns all that it wrote, in order.
+    ///
+    /// # Errors
+    /// The same, if it fails.
+    pub(crate) fn read_all(mut self) -> Result<String> {
         let (mut reader, writer) = io::pipe()?;
         self.inner.stdout(writer.try_clone()?).stderr(writer);
         let mut child = self.spawn()?;
@@ -66,10 +80,10 @@ impl Command {
         let mut output = Vec::new();
         reader.read_to_end(&mut output)?;
         let status = child.wait()?;
-        if status.success() {
-            return Ok(());
-        }
         let output = String::from_utf8_lossy(&output);
+        if status.success() {
+            return Ok(output.into_owned());
+        }
         bail!("{output}\n`{shown}` failed: {status}");
     }
 

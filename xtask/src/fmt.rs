@@ -6,9 +6,12 @@ use crate::{context::Context, report::Outcome};
 
 /// Compares every file with what rustfmt would write.
 pub(crate) fn run(context: &Context) -> Result<Outcome> {
-    context
-        .cargo(["fmt", "--all", "--check"])
-        .run()
-        .context("run `cargo fmt --all`")?;
+    // The fuzz targets are a workspace of their own.
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        context
+            .cargo(["fmt", "--all", "--check", "--manifest-path", manifest])
+            .run()
+            .with_context(|| format!("run `cargo fmt --all --manifest-path {manifest}`"))?;
+    }
     Ok(Outcome::Passed)
 }

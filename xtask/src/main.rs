@@ -10,6 +10,7 @@ mod deny;
 mod docs;
 mod features;
 mod fmt;
+mod fuzz;
 mod lint;
 mod metadata;
 mod msrv;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use context::Context;
+use report::Report;
 
 /// Checks the workspace.
 #[derive(Debug, clap::Parser)]
@@ -32,6 +34,8 @@ use context::Context;
 enum Task {
     /// Runs every check, as continuous integration does.
     Ci(ci::Args),
+    /// Runs the fuzz targets.
+    Fuzz(fuzz::Args),
     #[command(flatten)]
     Step(ci::Step),
 }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let task = Task::parse();
     let result = Context::new().and_then(|context| match task {
         Task::Ci(args) => ci::run(&context, &args),
+        Task::Fuzz(args) => Ok(Report::default().step("fuzz", || fuzz::run(&context, &args))),
         Task::Step(step) => ci::run_step(&context, step),
     });
     match result {

@@ -1,6 +1,9 @@
 //! The parts of `cargo metadata` that the checks read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -12,6 +15,8 @@ use crate::context::Context;
 pub(crate) struct Metadata {
     packages: Vec<Package>,
     workspace_members: BTreeSet<String>,
+    /// Where all that is built lies.
+    pub(crate) target_directory: PathBuf,
 }
 
 /// A package of the workspace or of a registry.

@@ -10,7 +10,8 @@ const INHERITED: [&str; 4] = ["version", "edition", "rust-version", "license"];
 /// Tables of dependencies, at the top and below `[target.*]`.
 const DEPENDENCIES: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
-/// Checks one manifest; the workspace's own has no `[package]` and is left alone.
+/// Checks one manifest. The workspace's own has no `[package]`, and one that is a workspace by itself has nothing to
+/// inherit from; both are left alone.
 pub(super) fn check(path: &str, text: &str) -> Vec<Problem> {
     let manifest: Table = match text.parse() {
         Ok(manifest) => manifest,
@@ -19,6 +20,9 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Problem> {
     let Some(package) = manifest.get("package").and_then(Value::as_table) else {
         return Vec::new();
     };
+    if manifest.contains_key("workspace") {
+        return Vec::new();
+    }
     let mut problems = check_package(path, package);
     if !inherits(manifest.get("lints")) {
         problems.push(Problem::new(path, "add `[lints]` with `workspace = true`"));
@@ -111,6 +115,8 @@ mod tests {
     fn a_member_inherits_everything() {
         assert_eq!(messages(GOOD), [""; 0]);
         assert_eq!(messages("[workspace]\nmembers = []\n"), [""; 0]);
+        let alone = "[workspace]\n[package]\nedition = \"2024\"\n[dependencies]\na = \"1\"\n";
+        assert_eq!(messages(alone), [""; 0]);
     }
 
     #[test]
