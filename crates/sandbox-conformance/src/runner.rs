@@ -154,3 +154,189 @@ fn panicked(error: JoinError) -> String {
         .or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panicked: {}", text.unwrap_or("without a message"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{failure::ensure, spec::Need};
+    use futures_util::{TryStreamExt, future::BoxFuture};
+    use sandbox_core::{
+        CreateOptions, ErrorKind, ListOptions, SandboxInfo,
+        fake::{FakeProvider, Fault},
+    };
+    use std::sync::mpsc;
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    type Run = fn(Arc<Case>) -> BoxFuture<'static, Result>;
+
+    /// Runs one case on `fake`, and returns what came out and how many sandboxes live on.
+    fn try_case(fake: &FakeProvider, needs: &'static [Need], run: Run) -> (String, usize) {
+        try_within(Duration::from_secs(60), fake, needs, run)
+    }
+
+    fn try_within(
+        deadline: Duration,
+        fake: &FakeProvider,
+        needs: &'static [Need],
+        run: Run,
+    ) -> (String, usize) {
+        let runtime = runtime().unwrap();
+        let provider: Arc<dyn SandboxProvider> = Arc::new(fake.clone());
+        let harness = Harness::new(Arc::clone(&provider)).deadline(deadline);
+        let name = "group::case";
+        let spec = Spec { name, needs, run };
+        let ended = complete(spec, Arc::new(harness), provider, runtime.handle());
+        let text = match ended {
+            Ok(Completion::Completed) => "passed".to_owned(),
+            Ok(Completion::Ignored { reason }) => {
+                format!("ignored: {}", reason.unwrap_or_default())
+            }
+            Err(failed) => format!("failed: {}", failed.message().unwrap_or_default()),
+        };
+        let list = fake
+            .list(ListOptions::new())
+            .try_collect::<Vec<SandboxInfo>>();
+        (text, runtime.block_on(list).unwrap().len())
+    }
+
+    #[test]
+    fn a_case_passes_and_its_sandboxes_are_killed() {
+        let run: Run = |case| {
+            Box::pin(async move {
+                case.sandbox().await?;
+                case.sandbox().await?;
+                Ok(())
+            })
+        };
+        let ended = try_case(&FakeProvider::new(), &[], run);
+        assert_eq!(ended, ("passed".into(), 0));
+    }
+
+    #[test]
+    fn a_case_that_fails_or_panics_kills_its_sandboxes() {
+        let fail: Run = |case| {
+            Box::pin(async move {
+                case.sandbox().await?;
+                ensure(false, "not so")
+            })
+        };
+        let (text, left) = try_case(&FakeProvider::new(), &[], fail);
+        assert!(text.starts_with("failed: not so"), "{text}");
+        assert_eq!(left, 0);
+        let panic: Run = |case| {
+            Box::pin(async move {
+                case.sandbox().await?;
+                panic!("number {}", 5)
+            })
+        };
+        let ended = try_case(&FakeProvider::new(), &[], panic);
+        assert_eq!(ended, ("failed: panicked: number 5".into(), 0));
+    }
+
+    #[test]
+    fn a_case_that_hangs_fails_by_its_deadline() {
+        let hang: Run = |case| {
+            Box::pin(async move {
+                case.sandbox().await?;
+                std::future::pending().await
+            })
+        };
+        let ended = try_within(SHORT, &FakeProvider::new(), &[], hang);
+        assert_eq!(ended, ("failed: did not end within 200ms".into(), 0));
+    }
+
+    #[test]
+    fn a_case_that_blocks_its_thread_fails_by_its_deadline() {
+        let block: Run = |case| {
+            Box::pin(async move {
+                case.sandbox().await?;
+                let (sender, receiver) = mpsc::channel::<()>();
+                // Much longer than the deadline, but the test ends.
+                let _timeout = receiver.recv_timeout(Duration::from_secs(1));
+                drop(sender);
+                Ok(())
+            })
+        };
+        let ended = try_within(SHORT, &FakeProvider::new(), &[], block);
+        assert_eq!(ended, ("failed: did not end within 200ms".into(), 0));
+    }
+
+    #[test]
+    fn what_the_provider_lacks_is_ignored_and_never_run() {
+        let run: Run = |_| Box::pin(async { panic!("must not run") });
+        let fake = FakeProvider::new();
+        let ended = try_case(&fake, &[Need::Stdin, Need::Shell], run);
+        assert_eq!(ended, ("ignored: the provider lacks `shell`".into(), 0));
+        assert_eq!(fake.calls().len(), 1, "only the test's own list");
+        let needs = &[Need::Shell];
+        let name = "group::case";
+        let provider: Arc<dyn SandboxProvider> = Arc::new(fake);
+        let harness = Arc::new(Harness::new(Arc::clone(&provider)));
+        let runtime = runtime().unwrap();
+        let trial = trial(
+            Spec { name, needs, run },
+            &harness,
+            &provider,
+            runtime.handle(),
+        );
+        assert!(trial.has_ignored_flag());
+        assert_eq!(trial.name(), "group::case");
+    }
+
+    #[test]
+    fn an_option_that_is_not_supported_ignores_the_case() {
+        let run: Run = |case| {
+            Box::pin(async move {
+                case.sandbox().await?;
+                let options = CreateOptions::new().idle_timeout(Duration::from_secs(9));
+                case.sandbox_with(options).await?;
+                panic!("must not get here")
+            })
+        };
+        let (text, left) = try_case(&FakeProvider::new(), &[], run);
+        assert!(text.starts_with("ignored: "), "{text}");
+        assert!(text.contains("an idle timeout is not supported"), "{text}");
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn a_sandbox_that_is_left_behind_fails_the_case() {
+        let fake = FakeProvider::new();
+        let away = Fault::Error(ErrorKind::Unavailable, "not now".into());
+        fake.fault("kill", away);
+        let run: Run = |case| {
+            Box::pin(async move {
+                case.sandbox().await?;
+                Ok(())
+            })
+        };
+        let (text, left) = try_case(&fake, &[], run);
+        assert!(
+            text.starts_with("failed: sandboxes were left behind"),
+            "{text}"
+        );
+        assert_eq!(left, 1);
+    }
+
+    #[test]
+    fn a_harness_may_have_a_name() {
+        let harness = Harness::new(Arc::new(FakeProvider::new())).name("mine");
+        let (_runtime, trials) = prepare([harness]).unwrap();
+        assert!(
+            trials
+                .iter()
+                .all(|trial| trial.name().starts_with("mine::"))
+        );
+    }
+
+    #[test]
+    fn a_provider_that_cannot_be_made_is_a_failure() {
+        let factory = || async { Err(Error::unsupported("this machine")) };
+        let error = prepare([Harness::from_factory(factory)]).err();
+        assert_eq!(
+            error.map(|error| error.kind()),
+            Some(ErrorKind::Unsupported)
+        );
+    }
+}

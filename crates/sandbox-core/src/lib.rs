@@ -4,6 +4,8 @@ mod body;
 mod capability;
 mod command;
 mod error;
+#[cfg(feature = "test-util")]
+pub mod fake;
 mod files;
 mod id;
 mod layer;

@@ -1,0 +1,279 @@
+//! A sandbox of a fake: its state, and a handle to it.
+
+use super::{Call, call::lock, process::FakeProcess, provider::Shared, tree::Tree};
+use crate::{
+    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Pause, Ports, Position,
+    Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo,
+    SandboxState, SnapshotId, SnapshotInfo, Snapshots, Stdin,
+};
+use async_trait::async_trait;
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+use tokio::time::Instant;
+
+/// What is inside of one sandbox.
+#[derive(Debug)]
+pub(super) struct Inside {
+    id: SandboxId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    info: SandboxInfo,
+    expires: Option<Instant>,
+    tree: Tree,
+    processes: Vec<Arc<FakeProcess>>,
+}
+
+impl Inside {
+    pub(super) fn new(info: SandboxInfo, tree: Tree) -> Self {
+        let id = info.id.clone();
+        let (expires, processes) = (None, Vec::new());
+        let state = State {
+            info,
+            expires,
+            tree,
+            processes,
+        };
+        Self {
+            id,
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    pub(super) fn info(&self) -> SandboxInfo {
+        lock(&self.state).info.clone()
+    }
+
+    pub(super) fn expires(&self) -> Option<Instant> {
+        lock(&self.state).expires
+    }
+
+    pub(super) fn tree(&self) -> Tree {
+        lock(&self.state).tree.clone()
+    }
+
+    /// Looks at the files or changes them.
+    pub(super) fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> T {
+        work(&mut lock(&self.state).tree)
+    }
+
+    pub(super) fn set_state(&self, state: SandboxState) {
+        lock(&self.state).info.state = state;
+    }
+
+    /// When it ends: by the clock, and as it is shown.
+    pub(super) fn set_end(&self, clock: Option<Instant>, shown: Option<SystemTime>) {
+        let mut state = lock(&self.state);
+        state.expires = clock;
+        state.info.expires_at = shown;
+    }
+
+    /// Ends all that runs in it.
+    pub(super) fn end(&self) {
+        for process in &lock(&self.state).processes {
+            process.abandon();
+        }
+    }
+
+    fn processes(&self) -> Vec<Arc<FakeProcess>> {
+        lock(&self.state).processes.clone()
+    }
+}
+
+/// A handle.
+#[derive(Debug)]
+pub(super) struct FakeSandbox {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: SandboxId,
+}
+
+impl FakeSandbox {
+    pub(super) fn new(shared: Arc<Shared>, id: SandboxId) -> Self {
+        Self { shared, id }
+    }
+
+    /// Records a call, lets its fault happen, and finds the sandbox.
+    async fn enter(&self, operation: &'static str) -> Result<Arc<Inside>> {
+        let call = Call::of(operation, &self.id);
+        self.shared.calls.enter(call).await?;
+        self.shared.find(&self.id)
+    }
+
+    async fn start(&self, operation: &'static str, command: Command) -> Result<Process> {
+        let call = Call::of(operation, &self.id).command(&command);
+        self.shared.calls.enter(call).await?;
+        let inside = self.shared.find(&self.id)?;
+        command.validate()?;
+        check_length(&command)?;
+        if command.user.is_some() {
+            return Err(Error::unsupported("another user"));
+        }
+        if command.stdin == Stdin::Open && !self.shared.capabilities.stdin {
+            return Err(Error::unsupported("open standard input"));
+        }
+        let script = self.shared.answer(&command)?;
+        let mut state = lock(&inside.state);
+        let number = u32::try_from(state.processes.len() + 1).unwrap_or(u32::MAX);
+        let pty = operation == "pty.spawn";
+        let process =
+            FakeProcess::start(&self.id, number, command, pty, script, &self.shared.calls);
+        state.processes.push(Arc::clone(&process));
+        Ok(process.follow(0))
+    }
+}
+
+/// As Linux would refuse it.
+fn check_length(command: &Command) -> Result<()> {
+    const MOST: usize = 2 * 1024 * 1024;
+    let (crate::Program::Path(program) | crate::Program::Shell(program)) = &command.program;
+    let variables = command
+        .env
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    let arguments = command.args.iter().map(String::len);
+    let all = variables.chain(arguments).sum::<usize>() + program.len();
+    let cwd = command.cwd.as_ref().map_or(0, String::len);
+    if all > MOST || cwd > crate::SandboxPath::MAX {
+        let message = "the command is too long, put what is long into a file";
+        return Err(Error::invalid(message));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Sandbox for FakeSandbox {
+    fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.shared.capabilities.clone()
+    }
+
+    async fn info(&self) -> Result<SandboxInfo> {
+        Ok(self.enter("info").await?.info())
+    }
+
+    async fn spawn(&self, command: Command) -> Result<Process> {
+        let started = self.start("spawn", command).await;
+        started.map_err(|error| error.with_operation("spawn"))
+    }
+
+    fn files(&self) -> &dyn Files {
+        self
+    }
+
+    async fn kill(&self) -> Result<bool> {
+        let call = Call::of("kill", &self.id);
+        self.shared.calls.enter(call).await?;
+        Ok(self.shared.kill(&self.id))
+    }
+
+    fn pty(&self) -> Option<&dyn Pty> {
+        self.shared.capabilities.pty.then_some(self)
+    }
+
+    fn attach(&self) -> Option<&dyn Attach> {
+        self.shared.capabilities.attach.then_some(self)
+    }
+
+    fn lifecycle(&self) -> Option<&dyn Lifecycle> {
+        self.shared.capabilities.lifecycle.then_some(self)
+    }
+
+    fn pause(&self) -> Option<&dyn Pause> {
+        self.shared.capabilities.pause.then_some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        self.shared.capabilities.snapshots.then_some(self)
+    }
+
+    fn ports(&self) -> Option<&dyn Ports> {
+        self.shared.capabilities.ports.then_some(self)
+    }
+}
+
+#[async_trait]
+impl Pty for FakeSandbox {
+    async fn spawn(&self, command: Command, _: PtySize) -> Result<Process> {
+        let started = self.start("pty.spawn", command).await;
+        started.map_err(|error| error.with_operation("pty.spawn"))
+    }
+}
+
+#[async_trait]
+impl Attach for FakeSandbox {
+    async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process> {
+        let processes = self.enter("attach").await?.processes();
+        let missing = || Error::new(ErrorKind::NotFound, "there is no such process");
+        let process = processes.iter().find(|process| process.id() == id);
+        let process = process.ok_or_else(missing)?;
+        Ok(match from {
+            Position::Now => process.follow(process.cursor()),
+            Position::Cursor(at) => process.follow(at),
+        })
+    }
+
+    async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        let processes = self.enter("processes").await?.processes();
+        Ok(processes.iter().map(|process| process.info()).collect())
+    }
+}
+
+#[async_trait]
+impl Lifecycle for FakeSandbox {
+    async fn set_lifetime(&self, remaining: Duration) -> Result<()> {
+        let inside = self.enter("set_lifetime").await?;
+        let most = self.shared.capabilities.max_lifetime;
+        if remaining.is_zero() || most.is_some_and(|most| remaining > most) {
+            return Err(Error::invalid(
+                "a lifetime must be above zero and within the longest",
+            ));
+        }
+        self.shared.set_lifetime(&inside, remaining);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Pause for FakeSandbox {
+    async fn pause(&self) -> Result<()> {
+        self.enter("pause").await?.set_state(SandboxState::Paused);
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.enter("resume").await?.set_state(SandboxState::Running);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Snapshots for FakeSandbox {
+    async fn snapshot(&self) -> Result<SnapshotInfo> {
+        let tree = self.enter("snapshot").await?.tree();
+        let mut sandboxes = lock(&self.shared.sandboxes);
+        let id = SnapshotId::new(format!("snapshot-{}", sandboxes.snapshots.len() + 1));
+        sandboxes.snapshots.insert(id.clone(), tree);
+        let mut info = SnapshotInfo::new(id);
+        info.created_at = Some(self.shared.now());
+        Ok(info)
+    }
+}
+
+#[async_trait]
+impl Ports for FakeSandbox {
+    async fn preview_url(&self, port: u16) -> Result<String> {
+        self.enter("preview_url").await?;
+        Ok(format!("https://{port}-{}.invalid", self.id))
+    }
+}
