@@ -3,7 +3,24 @@
 //! A connection starts as a control connection: requests are answered in order. [`Request::Spawn`] and
 //! [`Request::Attach`] turn it into an attachment (events come without being asked for; only
 //! [`Request::Stdin`], [`Request::CloseStdin`] and [`Request::Unfollow`] go in), [`Request::Files`] hands it to a
-//! file worker. Closing an attachment detaches and kills nothing.
+//! file worker. Closing an attachment, or its writing half, detaches and kills nothing.
+//!
+//! After [`Event::Exited`] or [`Event::Failed`] an attachment is a control connection again, so that one connection
+//! may run command after command. What comes late for the command that has ended is passed over.
+//!
+//! # Output
+//! PID 1 keeps the newest MiB of each command's output in a ring. While the spawning connection of a foreground
+//! command is its only reader, the program waits for it, and nothing is lost. Otherwise the program waits for
+//! nobody: a reader that falls behind by more than the ring gets [`Event::Lost`] in the place of what it missed.
+//! A command has ended for its readers once its main process has and what could be read then was taken; what its
+//! background processes write later goes nowhere.
+//!
+//! # Bounds
+//! 256 connections (further ones are closed at once), 64 file workers, 4096 running commands. Of ended commands
+//! the exits of the last 1024 are known, and the output of the last 64 that fit into 8 MiB.
+//!
+//! A packet that is no request, or a request in the wrong place, is answered by [`Event::Failed`] with
+//! [`Failure::Invalid`], and the connection is closed.
 
 use super::{Blob, wire_enum, wire_struct};
 
@@ -34,14 +51,16 @@ wire_struct! {
         pub stdin: bool,
         /// A terminal of `(rows, columns)` instead of pipes.
         pub pty: Option<(u16, u16)>,
-        /// Milliseconds until the whole tree is ended; 0 is never.
+        /// Milliseconds until the whole tree is ended; 0 is never. The end is told when nothing of the tree is left
+        /// or the grace is over, and is [`Exit::TimedOut`] however the program reacts.
         pub timeout_ms: u64,
         /// Milliseconds between TERM and KILL on timeout.
         pub grace_ms: u64,
         /// The spawning connection is a reader that the program waits for (a sole foreground reader loses
-        /// nothing). Otherwise output goes to the ring alone, whose oldest bytes are dropped.
+        /// nothing). Otherwise output goes to the ring alone, whose oldest bytes are dropped, and the spawning
+        /// connection gets the other events only; use [`Request::Attach`] to read without being waited for.
         pub foreground: bool,
-        /// A free label by which the process can be found again.
+        /// A free label by which the process can be found again, at most 256 bytes.
         pub tag: Option<String>,
     }
 }
@@ -52,7 +71,7 @@ wire_enum! {
         /// What comes from now on.
         0 => Now {},
         /// At this byte of the process's output, counted over all its streams in order of arrival.
-        /// Older than the ring: starts at the oldest kept byte, after an [`Event::Lost`].
+        /// Older than the ring: starts at the oldest kept byte, after an [`Event::Lost`]. Beyond the end: as now.
         1 => Cursor { at: u64 },
     }
 }
@@ -64,16 +83,19 @@ wire_enum! {
         0 => Info { version: u32 },
         /// The connection becomes an attachment: [`Event::Started`] or [`Event::Failed`] comes first.
         1 => Spawn { spawn: Spawn },
-        /// The connection becomes an attachment of a process that runs or has ended.
+        /// The connection becomes an attachment of a process that runs or has ended: [`Event::Started`], now as then,
+        /// or [`Event::Failed`] comes first.
         2 => Attach { process: u64, from: Position },
         /// Answered by [`Event::Processes`].
         3 => List {},
         /// Sends a signal; with `tree` to every process of the command (of its cgroup), else to its process group.
-        /// SIGKILL always takes the whole tree. Answered by [`Event::Done`] or [`Event::Failed`].
+        /// SIGKILL always takes the whole tree. Answered by [`Event::Done`] or [`Event::Failed`]; once the main process
+        /// has ended, by [`Failure::State`].
         4 => Signal { process: u64, signal: i32, tree: bool },
         /// Resizes a terminal. Answered by [`Event::Done`] or [`Event::Failed`].
         5 => Resize { process: u64, rows: u16, columns: u16 },
-        /// On an attachment: bytes for standard input. Not answered; [`Event::StdinClosed`] if nobody reads them.
+        /// On an attachment: bytes for standard input. Not answered; [`Event::StdinClosed`] if nobody reads them. While
+        /// they wait for room no further request of this attachment is taken.
         6 => Stdin { data: Blob },
         /// On an attachment: ends standard input (a terminal gets its EOF character). Not answered.
         7 => CloseStdin {},
@@ -99,7 +121,7 @@ wire_struct! {
         pub pid: u32,
         /// The command's label.
         pub tag: Option<String>,
-        /// Program and arguments, as asked for, cut to 4 KiB.
+        /// Program and arguments, as asked for, cut to 4 KiB; to 128 bytes where the list would be too long.
         pub argv: Vec<Blob>,
         /// Whether it has a terminal.
         pub pty: bool,
@@ -155,9 +177,9 @@ wire_enum! {
         2 => Output { stream: u8, at: u64, data: Blob },
         /// This many bytes were dropped before this reader took them.
         3 => Lost { bytes: u64 },
-        /// Nobody reads standard input any more; sent once.
+        /// Bytes for standard input came, and nobody reads them; sent once to each attachment of that moment.
         4 => StdinClosed {},
-        /// The process ended; the last event of an attachment.
+        /// The process ended; the last event of an attachment. `at` is the cursor of the end.
         5 => Exited { exit: Exit, at: u64 },
         /// Answer to [`Request::List`], sorted by number.
         6 => Processes { processes: Vec<ProcessEntry> },
