@@ -2,6 +2,7 @@
 
 mod oracle;
 mod samples;
+mod survival;
 
 use proptest::{collection::vec, prelude::*, sample::select};
 

@@ -1,4 +1,4 @@
-//! Every message of the protocol survives its encoding, and no bytes make decoding panic.
+//! Every message of the protocol survives its encoding, whatever its fields hold.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -307,13 +307,6 @@ fn check<T: Wire + PartialEq + std::fmt::Debug>(message: &T) -> Result<(), TestC
     Ok(())
 }
 
-/// What decodes is the only encoding of its value.
-fn canonical<T: Wire + std::fmt::Debug>(bytes: &[u8]) {
-    if let Ok(message) = T::decode(bytes) {
-        assert_eq!(message.encode(), bytes, "{message:?}");
-    }
-}
-
 proptest! {
     #[test]
     fn requests_survive(message in request()) {
@@ -346,27 +339,6 @@ proptest! {
         check(&message)?;
         check(&SudoControl::Signal { signal })?;
         check(&SudoReply::Ended { code, message: text })?;
-    }
-
-    #[test]
-    fn no_bytes_make_decoding_panic(mut bytes in vec(any::<u8>(), 0..200), tag in 0_u8..16, small: bool) {
-        // Tags and lengths of real messages are small, so most random bytes end at once.
-        if let Some(first) = bytes.first_mut() {
-            *first = tag;
-        }
-        if small {
-            bytes.iter_mut().for_each(|byte| *byte %= 4);
-        }
-        canonical::<Request>(&bytes);
-        canonical::<Event>(&bytes);
-        canonical::<FileRequest>(&bytes);
-        canonical::<FileReply>(&bytes);
-        canonical::<Configure>(&bytes);
-        canonical::<Create>(&bytes);
-        canonical::<Reply>(&bytes);
-        canonical::<SudoRequest>(&bytes);
-        canonical::<SudoControl>(&bytes);
-        canonical::<SudoReply>(&bytes);
     }
 }
 
