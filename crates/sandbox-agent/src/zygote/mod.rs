@@ -26,7 +26,7 @@ use sandbox_agent::protocol::{VERSION, Wire as _};
 use crate::sys::clone::{self, Child, NewNamespaces};
 use crate::sys::{inherit, program, socket};
 use failure::{During as _, Failure};
-use overlay::Owners;
+use overlay::{Attached, Owners};
 use owners::{Range, StorageMaps};
 use request::Descriptors;
 use stage::Stage;
@@ -42,6 +42,14 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
 struct Zygote {
     stage: Stage,
     storage: StorageMaps,
+}
+
+/// A sandbox that is complete and waits, on the other end of the socket, for the word to begin.
+#[derive(Debug)]
+struct Made {
+    child: Child,
+    socket: OwnedFd,
+    layers: Attached,
 }
 
 /// Runs the zygote until the library closes its socket.
@@ -131,7 +139,11 @@ impl Zygote {
         let made = Create::decode(message)
             .map_err(|error| Failure::invalid(format!("read the request: {error}")))
             .and_then(|request| self.create(request, fds));
-        let (child, socket) = match made {
+        let Made {
+            child,
+            socket,
+            layers,
+        } = match made {
             Ok(made) => made,
             Err(failure) => return answer(library, &failure.into_reply()),
         };
@@ -144,10 +156,11 @@ impl Zygote {
         {
             child.release();
         }
+        drop(layers);
     }
 
-    /// Makes a sandbox that is complete but does not run yet, and the socket on which it waits for the word.
-    fn create(&mut self, request: Create, fds: Vec<OwnedFd>) -> Result<(Child, OwnedFd), Failure> {
+    /// Makes a sandbox that is complete but does not run yet.
+    fn create(&mut self, request: Create, fds: Vec<OwnedFd>) -> Result<Made, Failure> {
         request::check(&request, self.storage.storage_base())?;
         let descriptors = Descriptors::sort(&request, fds)?;
         let (ours, theirs) = socket::pair().during("make a socket for the new process")?;
@@ -162,8 +175,12 @@ impl Zygote {
             }
             NewNamespaces::Parent(child) => {
                 drop(theirs);
-                self.furnish(&request, &child, &ours)?;
-                Ok((child, ours))
+                let layers = self.furnish(&request, &child, &ours)?;
+                Ok(Made {
+                    child,
+                    socket: ours,
+                    layers,
+                })
             }
         }
     }
@@ -174,7 +191,7 @@ impl Zygote {
         request: &Create,
         child: &Child,
         socket: &OwnedFd,
-    ) -> Result<(), Failure> {
+    ) -> Result<Attached, Failure> {
         let range = Range {
             base: request.uid_base,
             count: request.uid_count,
@@ -192,11 +209,12 @@ impl Zygote {
             store: self.storage.get(range)?,
             base: range.base,
         };
-        overlay::make(&self.stage, &request.overlays, owners, send)?;
+        let layers = overlay::make(&self.stage, &request.overlays, owners, send)?;
         if request.weaken & weaken::ROOT != 0 {
             send(self.stage.visit_host(|| devices::host_tree(c"/"))?)?;
         }
-        await_child(socket)
+        await_child(socket)?;
+        Ok(layers)
     }
 }
 

@@ -26,12 +26,18 @@ pub(crate) struct Owners<'a> {
     pub(crate) base: u32,
 }
 
-/// Attached layers. Dropping it detaches them.
+/// The layers of one sandbox.
 #[derive(Debug)]
 struct Layers<'a> {
     /// Host path and whether it is a store, by number.
-    attached: Vec<(&'a Blob, bool)>,
+    numbers: Vec<(&'a Blob, bool)>,
+    attached: Attached,
 }
+
+/// Layers are attached. Dropping it detaches them, which is not needed any more once the overlays exist, and takes
+/// long enough to be put off until the sandbox is complete.
+#[derive(Debug)]
+pub(crate) struct Attached(());
 
 /// Makes the overlays in order and hands each, detached, to `deliver`.
 pub(crate) fn make(
@@ -39,13 +45,13 @@ pub(crate) fn make(
     overlays: &[Overlay],
     owners: Owners<'_>,
     mut deliver: impl FnMut(OwnedFd) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<Attached, Failure> {
     let layers = Layers::attach(stage, overlays, owners)?;
     let _as_owner = ActingAs::owner(owners.base)?;
     for overlay in overlays {
         deliver(layers.combine(overlay)?)?;
     }
-    Ok(())
+    Ok(layers.attached)
 }
 
 impl<'a> Layers<'a> {
@@ -77,18 +83,21 @@ impl<'a> Layers<'a> {
         let holder = mount::clone_tree(&place).during("make a place for the layers")?;
         mount::set_attributes(holder.as_fd(), 0, None).during("make a place for the layers")?;
         mount::attach_at(holder.as_fd(), &place).during("make a place for the layers")?;
-        let layers = Self { attached: wanted };
+        let attached = Attached(());
         for (index, mount) in mounts.iter().enumerate() {
             mount::attach_at(mount.as_fd(), &path(layer_path(index))?).during("attach a layer")?;
         }
-        Ok(layers)
+        Ok(Self {
+            numbers: wanted,
+            attached,
+        })
     }
 
     /// Makes one overlay of attached layers.
     fn combine(&self, overlay: &Overlay) -> Result<OwnedFd, Failure> {
         let target = || String::from_utf8_lossy(&overlay.target.0).into_owned();
         let place = |path: &Blob, store: bool| {
-            self.attached
+            self.numbers
                 .iter()
                 .position(|layer| *layer == (path, store))
                 .map(layer_path)
@@ -135,7 +144,7 @@ impl<'a> Layers<'a> {
     }
 }
 
-impl Drop for Layers<'_> {
+impl Drop for Attached {
     fn drop(&mut self) {
         // Fails only for want of memory. The next sandbox would then see the layers until its root is entered,
         // which is before any foreign code runs.
