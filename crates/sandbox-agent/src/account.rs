@@ -16,6 +16,9 @@ use std::path::Path;
 
 pub(crate) use names::Names;
 
+/// The shell of an account that names none.
+pub(crate) const DEFAULT_SHELL: &[u8] = b"/bin/sh";
+
 /// First id that a sandbox does not have.
 pub(crate) const ID_LIMIT: u32 = 65_536;
 
@@ -87,7 +90,7 @@ fn builtin(name: &str, id: u32, home: &[u8]) -> Account {
         groups: Vec::new(),
         name: name.into(),
         home: home.to_vec(),
-        shell: b"/bin/sh".to_vec(),
+        shell: DEFAULT_SHELL.to_vec(),
     }
 }
 
@@ -192,7 +195,7 @@ impl Database {
             groups,
             name: line.name.to_owned(),
             home: or(line.home, b"/"),
-            shell: or(line.shell, b"/bin/sh"),
+            shell: or(line.shell, DEFAULT_SHELL),
         }
     }
 

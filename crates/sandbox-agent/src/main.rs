@@ -9,6 +9,8 @@ mod files;
 #[cfg(target_os = "linux")]
 mod pid1;
 #[cfg(target_os = "linux")]
+mod sudo;
+#[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
 mod zygote;
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
         let name = std::path::Path::new(&name).file_name().unwrap_or_default();
         if name == "sandbox-zygote" {
             return zygote::main();
+        }
+        if name.as_encoded_bytes().ends_with(b"sudo") {
+            sudo::client::main();
         }
     }
     // Nothing is left to do if standard error is closed as well.

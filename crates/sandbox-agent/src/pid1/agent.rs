@@ -13,6 +13,7 @@ use super::group::Cgroups;
 use super::launch::Launcher;
 use super::oom::OomCounter;
 use super::process::Process;
+use super::sudo::Sudo;
 use super::token::Token;
 use crate::sys::epoll::{Epoll, Ready, Watch};
 use crate::sys::program::exit;
@@ -61,6 +62,8 @@ pub(super) struct Agent {
     pub(super) ended_rings: VecDeque<u64>,
     /// File workers, by PID.
     pub(super) workers: BTreeSet<u32>,
+    /// `None` if the sandbox has no `sudo`.
+    pub(super) sudo: Option<Sudo>,
     pub(super) next_process: u64,
     /// What is still written to streams of commands that have ended.
     drains: BTreeMap<Token, File>,
@@ -92,6 +95,7 @@ impl Agent {
             ended: VecDeque::new(),
             ended_rings: VecDeque::new(),
             workers: BTreeSet::new(),
+            sudo: Sudo::open(),
             next_process: 1,
             drains: BTreeMap::new(),
             next_connection: 1,
@@ -110,6 +114,7 @@ impl Agent {
         }
         crate::sys::pipe::set_nonblocking(agent.listener.as_fd(), true)?;
         agent.watch(&agent.listener, Token::Listener, Watch::Readable)?;
+        agent.await_sudo();
         Ok(agent)
     }
 
@@ -177,6 +182,7 @@ impl Agent {
             // After a detach in the same batch of events there is no lifeline any more.
             Token::Lifeline if self.lifeline.is_some() => self.end(),
             Token::Lifeline => {}
+            Token::Sudo => self.serve_sudo(),
             Token::Connection(number) => self.connection_event(number, event),
             Token::Status(number) => self.resolve_start(number),
             Token::Stdin(number) => self.flush_stdin(number),
@@ -251,6 +257,7 @@ impl Agent {
                 Due::Timeout(number) => self.time_out(number),
                 Due::Grace(number) => self.end_grace(number),
                 Due::Accept => self.accept_again(),
+                Due::Sudo => self.await_sudo(),
             }
         }
     }

@@ -33,17 +33,44 @@ const STATUS: i32 = 3;
 pub(super) struct Descriptors<'a> {
     /// Standard input, output and error.
     pub(super) standard: [BorrowedFd<'a>; 3],
-    /// Carries an encoded `Event::Failed`, and is closed when the program runs.
-    pub(super) status: BorrowedFd<'a>,
+    /// Where the command starts, instead of where it asked to.
+    pub(super) directory: Option<BorrowedFd<'a>>,
+    /// Who is told why it could not be started.
+    pub(super) told: Told<'a>,
     /// Whether standard input is the terminal of the command.
     pub(super) terminal: bool,
 }
 
-/// Becomes the program of `spawn`.
-pub(super) fn run(launcher: &Launcher, spawn: &Spawn, descriptors: &Descriptors<'_>) -> ! {
+/// Who is told why a command could not be started.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Told<'a> {
+    /// PID 1: an encoded `Event::Failed`. The pipe is closed when the program runs.
+    Host(BorrowedFd<'a>),
+    /// The user of `sudo`, on standard error.
+    Caller,
+}
+
+impl Told<'_> {
+    /// In whose name messages come.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Host(_) => "sandbox",
+            Self::Caller => "sudo",
+        }
+    }
+}
+
+/// Becomes the program of `spawn`, whose environment starts from `base`.
+pub(super) fn run(
+    launcher: &Launcher,
+    spawn: &Spawn,
+    base: &[(Blob, Blob)],
+    descriptors: &Descriptors<'_>,
+) -> ! {
+    let told = descriptors.told;
     let code = match prepare(launcher, spawn, descriptors) {
-        Ok(account) => start(spawn, &environment(launcher, spawn, &account)),
-        Err(refusal) => report(refusal),
+        Ok(account) => start(spawn, &environment(base, spawn, &account), told.name()),
+        Err(refusal) => report(refusal, told),
     };
     program::exit(code)
 }
@@ -55,6 +82,9 @@ fn prepare(
     descriptors: &Descriptors<'_>,
 ) -> Result<Account, Refusal> {
     let step = |what: &'static str| move |error: io::Error| Refusal::system(what, &error);
+    let placed = descriptors
+        .directory
+        .is_some_and(|fd| program::change_directory(fd).is_ok());
     place(descriptors).map_err(step("arrange the command's descriptors"))?;
     signal::reset().map_err(step("reset signals"))?;
     program::set_session().map_err(step("start a session"))?;
@@ -73,7 +103,9 @@ fn prepare(
     if launcher.spared {
         program::set_normal_oom_score().map_err(step("reset the command's OOM score"))?;
     }
-    enter(spawn.cwd.as_ref(), &account)?;
+    if !placed {
+        enter(spawn.cwd.as_ref(), &account)?;
+    }
     Ok(account)
 }
 
@@ -81,7 +113,10 @@ fn place(descriptors: &Descriptors<'_>) -> io::Result<()> {
     for (number, fd) in (0..).zip(descriptors.standard) {
         program::place(fd, number)?;
     }
-    program::place_until_exec(descriptors.status, STATUS)?;
+    let Told::Host(status) = descriptors.told else {
+        return program::close_from(STATUS.cast_unsigned());
+    };
+    program::place_until_exec(status, STATUS)?;
     program::close_from(STATUS.cast_unsigned() + 1)
 }
 
@@ -139,9 +174,9 @@ fn unknown_user(error: AccountError) -> Refusal {
     }
 }
 
-/// The command's environment: that of a login, then the sandbox's, then its own.
+/// The command's environment: that of a login, then the `base`, then its own.
 fn environment<'a>(
-    launcher: &'a Launcher,
+    base: &'a [(Blob, Blob)],
     spawn: &'a Spawn,
     account: &'a Account,
 ) -> BTreeMap<&'a [u8], &'a [u8]> {
@@ -157,17 +192,15 @@ fn environment<'a>(
         all.insert(b"TERM", b"xterm-256color");
     }
     all.extend(
-        launcher
-            .env
-            .iter()
+        base.iter()
             .chain(&spawn.env)
             .map(|(key, value)| (key.0.as_slice(), value.0.as_slice())),
     );
     all
 }
 
-/// Runs the program. Returns its exit code if that fails, after saying why on standard error.
-fn start(spawn: &Spawn, environment: &BTreeMap<&[u8], &[u8]>) -> i32 {
+/// Runs the program. Returns its exit code if that fails, after saying why on standard error, in the name of `who`.
+fn start(spawn: &Spawn, environment: &BTreeMap<&[u8], &[u8]>, who: &str) -> i32 {
     let path = environment
         .get(b"PATH".as_slice())
         .copied()
@@ -187,13 +220,23 @@ fn start(spawn: &Spawn, environment: &BTreeMap<&[u8], &[u8]>) -> i32 {
         .map(|name| name.0.as_slice())
         .unwrap_or_default();
     // The exit code says it as well, should nobody read standard error.
-    let _ = io::stderr().write_all(&[b"sandbox: ", name, b": ", reason.as_bytes(), b"\n"].concat());
+    let _ = io::stderr()
+        .write_all(&[who.as_bytes(), b": ", name, b": ", reason.as_bytes(), b"\n"].concat());
     code
 }
 
-/// Tells PID 1 why the command was not started.
-fn report(refusal: Refusal) -> i32 {
-    // PID 1 takes what it cannot read for a failure without a reason.
-    let _ = program::write(STATUS, &refusal.into_event().encode());
-    lookup::NOT_EXECUTABLE
+/// Tells why the command was not started.
+fn report(refusal: Refusal, told: Told<'_>) -> i32 {
+    match told {
+        Told::Host(_) => {
+            // PID 1 takes what it cannot read for a failure without a reason.
+            let _ = program::write(STATUS, &refusal.into_event().encode());
+            lookup::NOT_EXECUTABLE
+        }
+        Told::Caller => {
+            // The exit code says it as well.
+            let _ = writeln!(io::stderr(), "sudo: {}", refusal.message);
+            1
+        }
+    }
 }

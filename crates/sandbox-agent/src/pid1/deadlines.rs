@@ -18,6 +18,8 @@ pub(super) enum Due {
     Grace(u64),
     /// Connections are taken again, after there were too many descriptors.
     Accept,
+    /// `sudo` is served again, after that went wrong.
+    Sudo,
 }
 
 /// The deadlines of one sandbox.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::{cgroup, signal};
 
@@ -104,6 +104,17 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// The name of a command's cgroup in what `/proc/PID/cgroup` says.
+fn command_name(list: &[u8]) -> Option<&[u8]> {
+    let path = list
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"0::/"))?;
+    let number = path
+        .strip_prefix(b"p")
+        .filter(|number| !number.is_empty())?;
+    number.iter().all(u8::is_ascii_digit).then_some(path)
+}
+
 /// Makes the cgroups of commands and removes them.
 #[derive(Debug)]
 pub(super) struct Cgroups {
@@ -128,6 +139,24 @@ impl Cgroups {
         let name = CString::new(format!("p{number}"))?;
         let directory = cgroup::make(parent.as_fd(), &name)?;
         Ok(Some(CommandCgroup { name, directory }))
+    }
+
+    /// The cgroup that commands have theirs in.
+    pub(super) fn parent(&self) -> Option<BorrowedFd<'_>> {
+        self.parent.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Opens the cgroup of the command that the process `pid` belongs to, if it belongs to one.
+    pub(super) fn find(&self, pid: u32) -> Option<OwnedFd> {
+        // A path in the sandbox's own namespace of cgroups, in which the parent is the root.
+        let list = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+        let name = command_name(&list)?;
+        cgroup::open(
+            self.parent()?,
+            &CString::new(name).ok()?,
+            libc::O_DIRECTORY | libc::O_RDONLY,
+        )
+        .ok()
     }
 
     /// The command of `group` has ended. Its cgroup goes once its last process has.

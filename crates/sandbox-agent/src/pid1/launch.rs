@@ -9,7 +9,7 @@ use sandbox_agent::protocol::agent::{Spawn, stream};
 use sandbox_agent::protocol::zygote::weaken;
 
 use super::Config;
-use super::child::{self, Descriptors};
+use super::child::{self, Descriptors, Told};
 use super::group::{Cgroups, Group};
 use super::process::{Launched, Terminal};
 use super::refusal::Refusal;
@@ -88,9 +88,12 @@ impl Launcher {
             .map_err(step("make the command's cgroup"))?;
         let directory = cgroup.as_ref().map(|cgroup| cgroup.directory());
         match fork(directory) {
-            Ok(Forked::Child) => {
-                child::run(self, spawn, &self.descriptors(&ends, status_end.as_fd()))
-            }
+            Ok(Forked::Child) => child::run(
+                self,
+                spawn,
+                &self.env,
+                &self.descriptors(&ends, status_end.as_fd()),
+            ),
             Ok(Forked::Parent(pid)) => Ok(Launched {
                 pid,
                 group: Group::new(pid, cgroup),
@@ -124,7 +127,8 @@ impl Launcher {
                     stderr.as_ref().map_or(stdout, |fd| fd.as_fd()),
                 ],
             },
-            status,
+            directory: None,
+            told: Told::Host(status),
             terminal: slave.is_some(),
         }
     }
@@ -190,7 +194,7 @@ struct Ends {
 }
 
 /// Refuses what no program could be started with.
-fn check(spawn: &Spawn) -> Result<(), Refusal> {
+pub(super) fn check(spawn: &Spawn) -> Result<(), Refusal> {
     let has_nul = |blob: &Blob| blob.0.contains(&0);
     if spawn.argv.is_empty() {
         return Err(Refusal::invalid("the command has no program"));

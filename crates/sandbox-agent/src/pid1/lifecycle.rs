@@ -159,8 +159,8 @@ impl Agent {
         while let Some((pid, status)) = signal::reap() {
             if let Some(number) = self.pids.remove(&pid) {
                 self.main_ended(number, status);
-            } else {
-                self.workers.remove(&pid);
+            } else if !self.workers.remove(&pid) {
+                self.sudo_ended(pid, status);
             }
         }
         for number in self.lingering.clone() {

@@ -19,6 +19,7 @@ mod requests;
 mod ring;
 mod stdin;
 mod stream;
+mod sudo;
 mod token;
 
 use std::os::fd::OwnedFd;

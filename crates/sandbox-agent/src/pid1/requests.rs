@@ -374,7 +374,7 @@ fn become_worker(connection: Option<Connection>) -> ! {
         let socket = connection.into_socket();
         signal::reset()?;
         pipe::set_nonblocking(socket.as_fd(), false)?;
-        program::close_all_but(socket.as_fd())?;
+        program::close_all_but(&[socket.as_fd()])?;
         Ok::<_, io::Error>(socket)
     };
     match connection.map(prepare) {

@@ -11,6 +11,8 @@ pub(super) enum Token {
     Timer,
     /// The owner's pipe.
     Lifeline,
+    /// The socket of `sudo`.
+    Sudo,
     /// A connection.
     Connection(u64),
     /// The pipe by which a new process says why it did not start.
@@ -35,7 +37,8 @@ impl Token {
             Self::Connection(number) => (4, number),
             Self::Status(number) => (5, number),
             Self::Stdin(number) => (6, number),
-            Self::Output(number, index) => (7 + u64::from(index), number),
+            Self::Sudo => (7, 0),
+            Self::Output(number, index) => (8 + u64::from(index), number),
         };
         kind << KIND | number
     }
@@ -51,7 +54,8 @@ impl Token {
             4 => Self::Connection(number),
             5 => Self::Status(number),
             6 => Self::Stdin(number),
-            kind => Self::Output(number, u8::try_from(kind - 7).unwrap_or(u8::MAX)),
+            7 => Self::Sudo,
+            kind => Self::Output(number, u8::try_from(kind - 8).unwrap_or(u8::MAX)),
         }
     }
 }
@@ -68,6 +72,7 @@ mod tests {
             Token::Children,
             Token::Timer,
             Token::Lifeline,
+            Token::Sudo,
             Token::Connection(number),
             Token::Status(number),
             Token::Stdin(0),

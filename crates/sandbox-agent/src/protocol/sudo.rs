@@ -3,16 +3,19 @@
 use super::{Blob, wire_enum, wire_struct};
 
 wire_struct! {
-    /// Runs a command as root of the sandbox. Descriptors: standard input, output and error of the
-    /// caller; then, if `cwd`, its working directory.
+    /// Runs a command as another user, with the caller's descriptors. Those come along in this order: standard
+    /// input, output and error; then, if `cwd`, the working directory.
+    ///
+    /// The connection is the caller's word that it still waits: when it closes, the command gets HUP and then KILL.
     pub struct SudoRequest {
         /// Program and arguments.
         pub argv: Vec<Blob>,
-        /// The caller's environment, of which only what sudo keeps is used.
+        /// Variables for the command besides those of a login, which they may replace: what the caller keeps of
+        /// its own environment.
         pub env: Vec<(Blob, Blob)>,
-        /// Name or `#uid` of the user to become; `None` is root.
+        /// Name, uid or `#uid` of the user to become; `None` is root.
         pub user: Option<String>,
-        /// Whether the working directory comes along.
+        /// Whether the working directory comes along; otherwise it is the user's home.
         pub cwd: bool,
     }
 }

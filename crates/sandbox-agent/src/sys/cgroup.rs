@@ -38,7 +38,12 @@ pub(crate) fn read(group: BorrowedFd<'_>, name: &CStr, limit: u64) -> io::Result
     Ok(contents)
 }
 
-fn open(directory: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
+/// Opens the file or cgroup `name` below `directory`.
+pub(crate) fn open(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    flags: libc::c_int,
+) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
     // SAFETY: the name is a C string, and the returned descriptor is new.
     unsafe {

@@ -43,6 +43,12 @@ pub(crate) fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()>
     }
 }
 
+/// The user who started this process.
+pub(crate) fn real_uid() -> u32 {
+    // SAFETY: a plain call that cannot fail.
+    unsafe { libc::getuid() }
+}
+
 /// Makes modes of new files be what is asked for.
 pub(crate) fn clear_umask() {
     // SAFETY: takes a number and cannot fail.

@@ -9,6 +9,7 @@ pub(crate) mod credential;
 pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod inherit;
+pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod namespace;
@@ -20,6 +21,7 @@ pub(crate) mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod timer;
+pub(crate) mod wait;
 
 use std::io;
 

@@ -75,14 +75,28 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
     close_range(first, u32::MAX)
 }
 
-/// Closes every descriptor but `fd` and the standard ones. No owner of one may be used, or dropped, after that.
-pub(crate) fn close_all_but(fd: BorrowedFd<'_>) -> io::Result<()> {
-    const FIRST: u32 = 3;
-    let number = fd.as_raw_fd().cast_unsigned();
-    if number > FIRST {
-        close_range(FIRST, number - 1)?;
+/// Closes every descriptor but those in `keep` and the standard ones. No owner of one may be used, or dropped, after
+/// that.
+pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut first = 3;
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .map(|fd| fd.as_raw_fd().cast_unsigned())
+        .collect();
+    keep.sort_unstable();
+    for number in keep {
+        if number > first {
+            close_range(first, number - 1)?;
+        }
+        first = first.max(number + 1);
     }
-    close_from(FIRST.max(number + 1))
+    close_from(first)
+}
+
+/// Goes to an open directory.
+pub(crate) fn change_directory(directory: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a plain call on an open descriptor.
+    super::check(unsafe { libc::fchdir(directory.as_raw_fd()) }).map(drop)
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {

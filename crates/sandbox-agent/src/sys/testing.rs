@@ -27,6 +27,12 @@ pub(crate) fn socket_pair() -> (OwnedFd, OwnedFd) {
     }
 }
 
+/// Makes this thread, not the whole process, act as another user for good.
+pub(crate) fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: takes numbers only; the raw call affects only this thread.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, id, id, id) }).map(drop)
+}
+
 /// Gives this thread a root directory, a umask and mounts of its own, which end with it.
 pub(crate) fn unshare_mounts() -> io::Result<()> {
     // SAFETY: takes a number; affects only this thread.
