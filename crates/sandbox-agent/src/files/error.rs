@@ -40,8 +40,11 @@ impl FileError {
 
 impl From<AccountError> for FileError {
     fn from(error: AccountError) -> Self {
-        // Not ENOENT even if the account is unknown: that would say that the file is missing.
-        Self::new(libc::EINVAL, error.to_string())
+        let errno = match error {
+            AccountError::Unknown(_) => libc::ENOENT,
+            AccountError::Invalid(_) => libc::EINVAL,
+        };
+        Self::new(errno, error.to_string())
     }
 }
 

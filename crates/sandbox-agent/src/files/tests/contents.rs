@@ -187,17 +187,20 @@ fn the_rights_are_the_users() {
         }
     ));
     assert!(matches!(ask("4242:50"), FileReply::Data { .. }));
-    for nobody in ["no-such", "70000", "", "ann:no-such"] {
-        assert!(
-            matches!(
-                ask(nobody),
-                FileReply::Failed {
-                    errno: libc::EINVAL,
-                    ..
-                }
-            ),
-            "{nobody}"
-        );
+    for (nobody, errno) in [
+        ("no-such", libc::ENOENT),
+        ("ann:no-such", libc::ENOENT),
+        ("70000", libc::EINVAL),
+        ("", libc::EINVAL),
+    ] {
+        let FileReply::Failed {
+            errno: got,
+            message,
+        } = ask(nobody)
+        else {
+            panic!("{nobody}")
+        };
+        assert_eq!(got, errno, "{message}");
     }
     // The worker goes on after a user that does not exist.
     assert_eq!(

@@ -227,7 +227,7 @@ fn permissions_and_owners_change() {
     worker.done(&permit("/home/a", None, Some("1000:1000")));
     worker.fails(libc::EPERM, &permit("/home/a", None, Some("root")));
     worker.fails(libc::EPERM, &permit("/etc/passwd", Some(0o777), None));
-    worker.fails(libc::EINVAL, &permit("/home/a", None, Some("no-such")));
+    worker.fails(libc::ENOENT, &permit("/home/a", None, Some("no-such")));
     worker.fails(libc::EINVAL, &permit("/home/a", None, Some("")));
     worker.fails(libc::ENOENT, &permit("/home/missing", Some(0o600), None));
 
