@@ -16,6 +16,10 @@ const CAPABILITIES: u64 = 0x8004_04fb;
 const NOFILE_SOFT: u64 = 65_536;
 const NOFILE_HARD: u64 = 1_048_576;
 
+/// With a limit of 0 the kernel still runs the host's crash handler, as real root, on what a sandbox has crashed
+/// with. One byte is the limit at which it does not, and too little for a core file as well.
+const NO_CORE: u64 = 1;
+
 /// Becomes root of the user namespace, and nobody on the host.
 pub(crate) fn become_root() -> Result<(), Failure> {
     credential::become_root().during("become root of the sandbox")?;
@@ -66,7 +70,7 @@ pub(crate) fn give_up_rights(weakened: u32) -> Result<(), Failure> {
         .during("open /dev/null")?;
     inherit::replace_stdio(null.as_fd()).during("open /dev/null")?;
     inherit::set_limit(libc::RLIMIT_NOFILE, NOFILE_SOFT, NOFILE_HARD).during("limit open files")?;
-    inherit::set_limit(libc::RLIMIT_CORE, 0, 0).during("forbid core files")?;
+    inherit::set_limit(libc::RLIMIT_CORE, NO_CORE, NO_CORE).during("forbid core files")?;
     inherit::set_umask(0o022);
     if weakened & weaken::CAPABILITIES == 0 {
         credential::limit_capabilities(CAPABILITIES).during("drop capabilities")?;

@@ -70,7 +70,7 @@ fn pid_1_keeps_only_what_root_of_a_sandbox_may_do() {
     assert!(sandbox.proc_file("limits").lines().any(|line| {
         line.split_whitespace()
             .take(6)
-            .eq(["Max", "core", "file", "size", "0", "0"])
+            .eq(["Max", "core", "file", "size", "1", "1"])
     }));
 }
 
