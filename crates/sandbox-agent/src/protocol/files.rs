@@ -8,8 +8,8 @@
 //!
 //! `errno` of a refusal is the system's, and besides: `ENOENT` for a user or owner that does not exist; `EINVAL` for a
 //! path that is not absolute or holds a NUL, for a user that makes no sense, and for something that is not a regular
-//! file where one is needed (a directory is `EISDIR`); `EBUSY` for `/` and mount points; `EAGAIN` for a file that a program holds a lease on; `EPROTO` for a
-//! malformed request.
+//! file where one is needed (a directory is `EISDIR`); `EBUSY` for `/` and mount points; `EAGAIN` for a file that a
+//! program holds a lease on; `EPROTO` for a malformed request.
 //!
 //! Closing the connection ends an operation in progress. What it did until then stays done; only the copy of a
 //! rename across mounts is taken back.

@@ -458,6 +458,16 @@ fn many_at_once_are_all_served() {
 }
 
 #[test]
+fn nobody_looks_into_those_who_serve_it() {
+    let world = world();
+    // PID 1, the one who accepts, and the one who serves this very command; they all have the same name.
+    let script = "sudo sh -c 'for process in /proc/[0-9]*; do grep -qx sandbox-init $process/comm || continue; \
+                  echo found; cat $process/environ $process/maps && echo read; ls $process/fd && echo listed; done'";
+    let report = world.address.sh(script);
+    assert_eq!(report.out(), "found\nfound\nfound\n");
+}
+
+#[test]
 fn a_terminal_works() {
     let world = world();
     let spawn = Spawn {
