@@ -149,7 +149,8 @@ impl Error {
         self.0.provider
     }
 
-    /// Which call of the contract failed, as `files.read`.
+    /// Which call of the contract failed: a method of the provider or the sandbox (`create`, `spawn`), or the accessor and
+    /// the method of a capability (`files.read`, `pty.spawn`, `lifecycle.set_lifetime`); of a process `process.signal`.
     #[must_use]
     pub fn operation(&self) -> Option<&'static str> {
         self.0.operation

@@ -175,6 +175,22 @@ impl Process {
         }
     }
 
+    /// Puts something around its events and its controls, as layers do. All else stays as it is.
+    #[must_use]
+    pub fn map(
+        self,
+        events: impl FnOnce(
+            BoxStream<'static, Result<ProcessEvent>>,
+        ) -> BoxStream<'static, Result<ProcessEvent>>,
+        control: impl FnOnce(Arc<dyn ProcessControl>) -> Arc<dyn ProcessControl>,
+    ) -> Self {
+        Self {
+            events: events(self.events),
+            control: control(self.control),
+            ..self
+        }
+    }
+
     /// Starts counting at `cursor`, for a process that was attached later.
     #[must_use]
     pub fn with_cursor(mut self, cursor: u64) -> Self {

@@ -278,7 +278,7 @@ impl Follower {
 #[async_trait]
 impl ProcessControl for FakeProcess {
     async fn write_stdin(&self, data: Bytes) -> Result<()> {
-        self.enter("stdin.write").await?;
+        self.enter("process.write_stdin").await?;
         let open = self.state.send_if_modified(|state| {
             let open = !state.stdin_closed && !state.is_over();
             if open {
@@ -290,7 +290,7 @@ impl ProcessControl for FakeProcess {
     }
 
     async fn close_stdin(&self) -> Result<()> {
-        self.enter("stdin.close").await?;
+        self.enter("process.close_stdin").await?;
         let open = self.command.stdin == Stdin::Open || self.pty;
         self.check(open, "standard input was not kept open")?;
         self.state.send_modify(|state| state.stdin_closed = true);
@@ -298,7 +298,7 @@ impl ProcessControl for FakeProcess {
     }
 
     async fn signal(&self, signal: Signal) -> Result<()> {
-        self.enter("signal").await?;
+        self.enter("process.signal").await?;
         let running = self.state.send_if_modified(|state| {
             let running = !state.is_over();
             if running {
@@ -313,7 +313,7 @@ impl ProcessControl for FakeProcess {
     }
 
     async fn resize(&self, _: PtySize) -> Result<()> {
-        self.enter("resize").await?;
+        self.enter("process.resize").await?;
         self.check(self.pty, "the command has no terminal")
     }
 }

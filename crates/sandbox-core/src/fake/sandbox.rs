@@ -213,7 +213,7 @@ impl Pty for FakeSandbox {
 #[async_trait]
 impl Attach for FakeSandbox {
     async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process> {
-        let processes = self.enter("attach").await?.processes();
+        let processes = self.enter("attach.attach").await?.processes();
         let missing = || Error::new(ErrorKind::NotFound, "there is no such process");
         let process = processes.iter().find(|process| process.id() == id);
         let process = process.ok_or_else(missing)?;
@@ -224,7 +224,7 @@ impl Attach for FakeSandbox {
     }
 
     async fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        let processes = self.enter("processes").await?.processes();
+        let processes = self.enter("attach.processes").await?.processes();
         Ok(processes.iter().map(|process| process.info()).collect())
     }
 }
@@ -232,7 +232,7 @@ impl Attach for FakeSandbox {
 #[async_trait]
 impl Lifecycle for FakeSandbox {
     async fn set_lifetime(&self, remaining: Duration) -> Result<()> {
-        let inside = self.enter("set_lifetime").await?;
+        let inside = self.enter("lifecycle.set_lifetime").await?;
         let most = self.shared.capabilities.max_lifetime;
         if remaining.is_zero() || most.is_some_and(|most| remaining > most) {
             return Err(Error::invalid(
@@ -247,12 +247,16 @@ impl Lifecycle for FakeSandbox {
 #[async_trait]
 impl Pause for FakeSandbox {
     async fn pause(&self) -> Result<()> {
-        self.enter("pause").await?.set_state(SandboxState::Paused);
+        self.enter("pause.pause")
+            .await?
+            .set_state(SandboxState::Paused);
         Ok(())
     }
 
     async fn resume(&self) -> Result<()> {
-        self.enter("resume").await?.set_state(SandboxState::Running);
+        self.enter("pause.resume")
+            .await?
+            .set_state(SandboxState::Running);
         Ok(())
     }
 }
@@ -260,7 +264,7 @@ impl Pause for FakeSandbox {
 #[async_trait]
 impl Snapshots for FakeSandbox {
     async fn snapshot(&self) -> Result<SnapshotInfo> {
-        let tree = self.enter("snapshot").await?.tree();
+        let tree = self.enter("snapshots.snapshot").await?.tree();
         let mut sandboxes = lock(&self.shared.sandboxes);
         let id = SnapshotId::new(format!("snapshot-{}", sandboxes.snapshots.len() + 1));
         sandboxes.snapshots.insert(id.clone(), tree);
@@ -273,7 +277,7 @@ impl Snapshots for FakeSandbox {
 #[async_trait]
 impl Ports for FakeSandbox {
     async fn preview_url(&self, port: u16) -> Result<String> {
-        self.enter("preview_url").await?;
+        self.enter("ports.preview_url").await?;
         Ok(format!("https://{port}-{}.invalid", self.id))
     }
 }

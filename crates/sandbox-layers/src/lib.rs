@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+
+mod around;
+mod call;
+mod control;
+mod files;
+mod provider;
+mod sandbox;
+#[cfg(test)]
+mod testing;
+mod timeout;
+mod tracing;
+
+pub use around::{Around, around_provider, around_sandbox};
+pub use call::{Call, Kind};
+pub use timeout::TimeoutLayer;
+pub use tracing::TracingLayer;

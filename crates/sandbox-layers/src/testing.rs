@@ -1,0 +1,153 @@
+//! For the tests of layers: a fake with a sandbox and a running process, and one of each call on them.
+
+use futures_util::TryStreamExt;
+use sandbox_core::{
+    ConnectOptions, GlobOptions, Layer, LayeredProvider, ListFilesOptions, ListOptions, Position,
+    ProcessControl, ProcessId, Signal,
+    fake::{FakeProvider, Gate, Script},
+    prelude::*,
+};
+use std::{sync::Arc, time::Duration};
+
+/// A text that must show nowhere.
+pub(crate) const SECRET: &str = "s3cr3t";
+
+/// A fake below a layer, with all that calls need.
+pub(crate) struct Stage {
+    pub(crate) fake: FakeProvider,
+    pub(crate) provider: LayeredProvider,
+    pub(crate) sandbox: Arc<dyn Sandbox>,
+    pub(crate) process: ProcessId,
+    control: Arc<dyn ProcessControl>,
+}
+
+impl Stage {
+    /// Commands answer with their name and return 0, but `wait`, which never ends.
+    pub(crate) async fn new(layer: impl Layer) -> Self {
+        let fake = FakeProvider::new();
+        fake.script(Script::program("wait").gate(&Gate::new()));
+        fake.script(Script::any().stdout(SECRET).exit(0));
+        let provider = fake.clone().layer(layer);
+        let sandbox = provider.create(CreateOptions::new()).await.unwrap();
+        sandbox.files().write_bytes("file", SECRET).await.unwrap();
+        let wait = Command::new("wait").stdin(Stdin::Open);
+        let pty = sandbox.require_pty().unwrap();
+        let process = pty.spawn(wait, Default::default()).await.unwrap();
+        Self {
+            fake,
+            provider,
+            sandbox,
+            process: process.id().clone(),
+            control: process.control(),
+        }
+    }
+
+    /// Makes the call of this name, with a secret in everything that can hold one, and takes its results to their end.
+    pub(crate) async fn call(&self, operation: &str) -> Result<()> {
+        let (sandbox, id) = (&self.sandbox, self.sandbox.id());
+        match operation {
+            "create" => {
+                let options = CreateOptions::new().env_var("TOKEN", SECRET);
+                self.provider.create(options.label("note", SECRET)).await?;
+            }
+            "connect" => {
+                self.provider.connect(id, ConnectOptions::new()).await?;
+            }
+            "list" => {
+                let options = ListOptions::new();
+                let _: Vec<_> = self.provider.list(options).try_collect().await?;
+            }
+            "kill" => {
+                sandbox.kill().await?;
+            }
+            "info" => {
+                sandbox.info().await?;
+            }
+            "spawn" => {
+                let command = Command::shell(SECRET).arg(SECRET).env("TOKEN", SECRET);
+                sandbox.exec(command.cwd(SECRET).tag(SECRET)).await?;
+            }
+            "pty.spawn" => {
+                let command = Command::new(SECRET);
+                let pty = sandbox.require_pty()?;
+                pty.spawn(command, Default::default())
+                    .await?
+                    .output()
+                    .await?;
+            }
+            "attach.attach" => {
+                let attach = sandbox.require_attach()?;
+                drop(attach.attach(&self.process, Position::Now).await?);
+            }
+            "attach.processes" => {
+                sandbox.require_attach()?.processes().await?;
+            }
+            "lifecycle.set_lifetime" => {
+                let lifetime = Duration::from_secs(86_400);
+                sandbox.require_lifecycle()?.set_lifetime(lifetime).await?;
+            }
+            "pause.pause" => sandbox.require_pause()?.pause().await?,
+            "pause.resume" => sandbox.require_pause()?.resume().await?,
+            "snapshots.snapshot" => {
+                sandbox.require_snapshots()?.snapshot().await?;
+            }
+            "ports.preview_url" => {
+                sandbox.require_ports()?.preview_url(80).await?;
+            }
+            "process.write_stdin" => self.control.write_stdin(SECRET.into()).await?,
+            "process.close_stdin" => self.control.close_stdin().await?,
+            "process.signal" => self.control.signal(Signal::USR1).await?,
+            "process.resize" => self.control.resize(Default::default()).await?,
+            file => self.file_call(file).await?,
+        }
+        Ok(())
+    }
+
+    async fn file_call(&self, operation: &str) -> Result<()> {
+        let (files, file) = (self.sandbox.files(), SandboxPath::new("file")?);
+        let secret = SandboxPath::new(SECRET)?;
+        match operation {
+            "files.read" => drop(files.read_bytes("file").await?),
+            "files.write" => files.write_bytes(SECRET, SECRET).await?,
+            "files.stat" => drop(files.stat(&file, Default::default()).await?),
+            "files.list" => {
+                let options = ListFilesOptions::new();
+                let home = SandboxPath::new(".")?;
+                let _: Vec<_> = files.list(&home, options).try_collect().await?;
+            }
+            "files.glob" => {
+                let home = SandboxPath::new(".")?;
+                let found = files.glob(&home, SECRET, GlobOptions::new());
+                let _: Vec<_> = found.try_collect().await?;
+            }
+            "files.mkdir" => {
+                let directory = SandboxPath::new(format!("{SECRET}-directory"))?;
+                files.mkdir(&directory, Default::default()).await?;
+            }
+            "files.rename" => files.rename(&file, &secret, Default::default()).await?,
+            "files.remove" => files.remove(&secret, Default::default()).await?,
+            "files.set_permissions" => {
+                files.set_permissions(&secret, Default::default()).await?;
+            }
+            other => panic!("the tests do not know how to call {other}"),
+        }
+        Ok(())
+    }
+}
+
+/// The calls in an order in which each of them works: what ends something comes last.
+pub(crate) fn operations() -> Vec<&'static str> {
+    let mut operations = sandbox_core::fake::OPERATIONS.to_vec();
+    let late = [
+        "files.rename",
+        "files.set_permissions",
+        "files.remove",
+        "kill",
+    ];
+    operations.sort_by_key(|name| {
+        late.iter()
+            .position(|late| late == name)
+            .map_or(0, |at| at + 1)
+    });
+    operations
+}
