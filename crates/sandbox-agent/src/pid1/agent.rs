@@ -36,6 +36,8 @@ pub(super) enum Task {
     Pump(u64),
     /// A stream whose command has ended waits to be emptied.
     Drain(Token),
+    /// Cgroups may have become empty. Last, for nobody waits for that.
+    Sweep,
 }
 
 /// Commands by their numbers.
@@ -132,6 +134,7 @@ impl Agent {
                     Task::Serve(number) => self.serve(number),
                     Task::Pump(number) => self.pump(number),
                     Task::Drain(token) => self.drain(token),
+                    Task::Sweep => self.cgroups.sweep(),
                 }
             }
         }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 use crate::sys::{cgroup, signal};
 
@@ -13,8 +15,11 @@ const MAX_LIST: u64 = 1024 * 1024;
 /// How often a signal is sent to the processes that have been started meanwhile.
 const ROUNDS: usize = 8;
 
-/// How many left-over cgroups are tried to be removed at a time.
+/// How many cgroups of ended commands are looked at each time.
 const SWEEP: usize = 16;
+
+/// How many empty cgroups are kept.
+const SPARE: usize = 4;
 
 /// All processes of one command.
 #[derive(Debug)]
@@ -24,17 +29,32 @@ pub(super) struct Group {
     cgroup: Option<CommandCgroup>,
 }
 
-/// The cgroup of one command.
+/// A cgroup for one command at a time.
 #[derive(Debug)]
 pub(super) struct CommandCgroup {
     name: CString,
     directory: OwnedFd,
+    /// Its `cgroup.events`.
+    events: File,
+    /// It was killed once. Linux from 6.14 on then kills whatever is started in it from outside: it compares how often
+    /// the two cgroups were killed.
+    killed: bool,
 }
 
 impl CommandCgroup {
     /// The directory, to start a process in.
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
+    }
+
+    /// Whether it has processes, those included that are on their way out.
+    fn is_populated(&self) -> bool {
+        let mut text = [0; 256];
+        // A file that cannot be read is that of a cgroup which somebody else has removed, so it has none.
+        let len = self.events.read_at(&mut text, 0).unwrap_or(0);
+        text[..len]
+            .split(|byte| *byte == b'\n')
+            .any(|line| line == b"populated 1")
     }
 
     fn pids(&self) -> io::Result<BTreeSet<i32>> {
@@ -64,16 +84,23 @@ impl Group {
         signal::kill(-self.pid, number).or_else(|_| signal::kill(self.pid, number))
     }
 
+    /// Kills every process of the command, those included that are just being started. None is left is no error.
+    pub(super) fn kill(&mut self) -> io::Result<()> {
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.killed = true;
+            if cgroup::write(cgroup.directory(), c"cgroup.kill", b"1").is_ok() {
+                return Ok(());
+            }
+        }
+        // Linux has that file from 5.14 on.
+        self.signal_tree(libc::SIGKILL)
+    }
+
     /// Sends a signal to every process of the command. None is left is no error.
     pub(super) fn signal_tree(&self, number: i32) -> io::Result<()> {
         let Some(cgroup) = &self.cgroup else {
             return ignore_missing(signal::kill(-self.pid, number));
         };
-        if number == libc::SIGKILL
-            && cgroup::write(cgroup.directory(), c"cgroup.kill", b"1").is_ok()
-        {
-            return Ok(());
-        }
         let mut done = BTreeSet::new();
         for _ in 0..ROUNDS {
             let fresh: Vec<i32> = cgroup.pids()?.difference(&done).copied().collect();
@@ -116,10 +143,18 @@ fn command_name(list: &[u8]) -> Option<&[u8]> {
 }
 
 /// Makes the cgroups of commands and removes them.
+///
+/// Making and removing one takes longer than anything else that starts a command, so a few empty ones are kept for
+/// the next commands.
 #[derive(Debug)]
 pub(super) struct Cgroups {
     parent: Option<OwnedFd>,
-    leftover: VecDeque<CString>,
+    /// How many were made so far.
+    made: u64,
+    /// Empty, and ready for the next command.
+    spare: Vec<CommandCgroup>,
+    /// Of commands that have ended, but perhaps not all their processes.
+    leftover: VecDeque<CommandCgroup>,
 }
 
 impl Cgroups {
@@ -127,18 +162,30 @@ impl Cgroups {
     pub(super) fn new(parent: Option<OwnedFd>) -> Self {
         Self {
             parent,
+            made: 0,
+            spare: Vec::new(),
             leftover: VecDeque::new(),
         }
     }
 
-    /// Makes the cgroup of the command `number`.
-    pub(super) fn make(&mut self, number: u64) -> io::Result<Option<CommandCgroup>> {
+    /// An empty cgroup for a command.
+    pub(super) fn take(&mut self) -> io::Result<Option<CommandCgroup>> {
         let Some(parent) = &self.parent else {
             return Ok(None);
         };
-        let name = CString::new(format!("p{number}"))?;
+        if let Some(spare) = self.spare.pop() {
+            return Ok(Some(spare));
+        }
+        let name = CString::new(format!("p{}", self.made))?;
+        self.made += 1;
         let directory = cgroup::make(parent.as_fd(), &name)?;
-        Ok(Some(CommandCgroup { name, directory }))
+        let events = cgroup::open(directory.as_fd(), c"cgroup.events", libc::O_RDONLY)?.into();
+        Ok(Some(CommandCgroup {
+            name,
+            directory,
+            events,
+            killed: false,
+        }))
     }
 
     /// The cgroup that commands have theirs in.
@@ -159,32 +206,34 @@ impl Cgroups {
         .ok()
     }
 
-    /// The command of `group` has ended. Its cgroup goes once its last process has.
+    /// The command of `group` has ended. Its cgroup is looked after once its last process has.
     pub(super) fn retire(&mut self, group: Group) {
-        self.discard(group.cgroup);
+        self.leftover.extend(group.cgroup);
     }
 
-    /// Removes a cgroup as soon as it is empty.
-    pub(super) fn discard(&mut self, cgroup: Option<CommandCgroup>) {
-        if let Some(cgroup) = cgroup {
-            self.remove(cgroup.name);
-        }
+    /// A command was not started in `cgroup`.
+    pub(super) fn put_back(&mut self, cgroup: Option<CommandCgroup>) {
+        self.spare.extend(cgroup);
     }
 
-    /// Some process has ended: removes cgroups that may have become empty, a bounded number each time.
+    /// Keeps or removes cgroups that have become empty. Looks at a bounded number of them, at others the next time.
     pub(super) fn sweep(&mut self) {
         for _ in 0..self.leftover.len().min(SWEEP) {
-            if let Some(name) = self.leftover.pop_front() {
-                self.remove(name);
+            match self.leftover.pop_front() {
+                Some(cgroup) if cgroup.is_populated() => self.leftover.push_back(cgroup),
+                Some(cgroup) if self.spare.len() < SPARE && !cgroup.killed => {
+                    self.spare.push(cgroup);
+                }
+                Some(cgroup) => self.remove(&cgroup),
+                None => {}
             }
         }
     }
 
-    fn remove(&mut self, name: CString) {
-        let Some(parent) = &self.parent else { return };
-        let result = cgroup::remove(parent.as_fd(), &name);
-        if result.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
-            self.leftover.push_back(name);
+    fn remove(&self, cgroup: &CommandCgroup) {
+        if let Some(parent) = &self.parent {
+            // It is empty and stays so. What could not be removed all the same goes with the sandbox.
+            let _ = cgroup::remove(parent.as_fd(), &cgroup.name);
         }
     }
 }

@@ -67,25 +67,18 @@ impl Launcher {
         })
     }
 
-    /// Starts the command `number`.
+    /// Starts a command.
     ///
     /// # Errors
     /// A refusal that says which limit was reached or what of `spawn` makes no sense.
-    pub(super) fn start(
-        &self,
-        number: u64,
-        spawn: &Spawn,
-        cgroups: &mut Cgroups,
-    ) -> Result<Launched, Refusal> {
+    pub(super) fn start(&self, spawn: &Spawn, cgroups: &mut Cgroups) -> Result<Launched, Refusal> {
         check(spawn)?;
         let step = |what: &'static str| move |error: io::Error| Refusal::system(what, &error);
         let ring = Ring::new().map_err(step("keep the command's output"))?;
         let ends = self.ends(spawn).map_err(step("make the command's pipes"))?;
         let (status, status_end) = io::pipe().map_err(step("make the command's pipes"))?;
         pipe::set_nonblocking(status.as_fd(), true).map_err(step("make the command's pipes"))?;
-        let cgroup = cgroups
-            .make(number)
-            .map_err(step("make the command's cgroup"))?;
+        let cgroup = cgroups.take().map_err(step("make the command's cgroup"))?;
         let directory = cgroup.as_ref().map(|cgroup| cgroup.directory());
         match fork(directory) {
             Ok(Forked::Child) => child::run(
@@ -104,7 +97,7 @@ impl Launcher {
                 ring,
             }),
             Err(error) => {
-                cgroups.discard(cgroup);
+                cgroups.put_back(cgroup);
                 Err(Refusal::system("start another process", &error))
             }
         }

@@ -172,7 +172,7 @@ impl Agent {
                 self.conclude_lingering(number);
             }
         }
-        self.cgroups.sweep();
+        self.later(Task::Sweep);
     }
 
     fn main_ended(&mut self, number: u64, status: i32) {
@@ -330,9 +330,9 @@ impl Agent {
             return;
         };
         process.killed = true;
-        if let Some(group) = &process.group {
+        if let Some(group) = &mut process.group {
             // It cannot fail for processes of this namespace, PID 1 being its root.
-            let _ = group.signal_tree(libc::SIGKILL);
+            let _ = group.kill();
         }
     }
 

@@ -223,7 +223,7 @@ impl Agent {
         }
         let number = self.next_process;
         let oom_kills = self.oom.read();
-        let launched = self.launcher.start(number, &spawn, &mut self.cgroups)?;
+        let launched = self.launcher.start(&spawn, &mut self.cgroups)?;
         self.next_process += 1;
         let (foreground, timeout) = (spawn.foreground, after(spawn.timeout_ms));
         let mut process = Process::new(launched, spawn, oom_kills);

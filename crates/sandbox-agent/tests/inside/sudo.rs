@@ -329,7 +329,7 @@ fn a_command_is_in_the_cgroup_of_its_caller() {
     let (_client, process, _) = world.address.spawn(sh(&format!("sudo sleep {nap}")));
     assert!(eventually(|| runs(&["sleep", &nap])));
     // The shell may have become sudo.
-    let population = world.cgroup.as_ref().unwrap().population(process);
+    let population = world.cgroup.as_ref().unwrap().population();
     assert!(population >= 2, "{population}");
     world.address.ask(&Request::Signal {
         process,

@@ -122,10 +122,13 @@ impl Cgroup {
         names
     }
 
-    /// How many processes the cgroup of a command has.
-    pub(crate) fn population(&self, process: u64) -> usize {
-        let procs = fs::read_to_string(self.0.join(format!("p{process}/cgroup.procs")));
-        procs.map_or(0, |text| text.lines().count())
+    /// How many processes all commands have.
+    pub(crate) fn population(&self) -> usize {
+        let procs = |name: String| fs::read_to_string(self.0.join(name).join("cgroup.procs"));
+        let commands = self.commands().into_iter();
+        commands
+            .map(|name| procs(name).map_or(0, |text| text.lines().count()))
+            .sum()
     }
 }
 
