@@ -252,9 +252,10 @@ impl Process {
             ProcessEvent::Stdout(bytes)
             | ProcessEvent::Stderr(bytes)
             | ProcessEvent::Pty(bytes) => {
-                self.cursor += bytes.len() as u64;
+                self.cursor = self.cursor.saturating_add(bytes.len() as u64);
             }
-            ProcessEvent::Lost { bytes } => self.cursor += bytes,
+            // The number comes from the sandbox, and may be any.
+            ProcessEvent::Lost { bytes } => self.cursor = self.cursor.saturating_add(*bytes),
             ProcessEvent::Exited(status) => self.exit = Some(*status),
             ProcessEvent::Started { .. } => {}
         }
@@ -462,4 +463,46 @@ pub trait Attach: Send + Sync {
     /// The processes that were started through the contract, oldest first, those that have ended included while they
     /// are kept.
     async fn processes(&self) -> Result<Vec<ProcessInfo>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    #[derive(Debug)]
+    struct NoControl;
+
+    #[async_trait]
+    impl ProcessControl for NoControl {
+        async fn write_stdin(&self, _: Bytes) -> Result<()> {
+            Err(Error::unsupported("stdin"))
+        }
+        async fn close_stdin(&self) -> Result<()> {
+            Err(Error::unsupported("stdin"))
+        }
+        async fn signal(&self, _: Signal) -> Result<()> {
+            Err(Error::unsupported("signals"))
+        }
+        async fn resize(&self, _: PtySize) -> Result<()> {
+            Err(Error::unsupported("pty"))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_cursor_stays_at_the_end_of_numbers() {
+        let events = [
+            ProcessEvent::Stdout(Bytes::from_static(b"four")),
+            ProcessEvent::Lost { bytes: u64::MAX },
+            ProcessEvent::Lost { bytes: u64::MAX },
+            ProcessEvent::Stderr(Bytes::from_static(b"more")),
+            ProcessEvent::Exited(ExitStatus::Code(0)),
+        ];
+        let events = stream::iter(events.map(Ok)).boxed();
+        let mut process = Process::new(ProcessId::new("1"), events, Arc::new(NoControl));
+        process.try_next().await.unwrap();
+        assert_eq!(process.cursor(), 4);
+        assert_eq!(process.wait().await.unwrap(), ExitStatus::Code(0));
+        assert_eq!(process.cursor(), u64::MAX);
+    }
 }

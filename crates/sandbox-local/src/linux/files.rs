@@ -71,7 +71,7 @@ impl LocalFiles {
                 return Ok(connection);
             }
         }
-        let socket = self.link.connect()?;
+        let socket = self.link.connect().await?;
         socket::send(socket.as_fd(), &Request::Files {}, &[])
             .map_err(|error| self.link.failed(error))?;
         let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
@@ -91,7 +91,7 @@ impl LocalFiles {
         match answer {
             Some((FileReply::Failed { errno, message }, _)) => Err(refused(errno, message)),
             Some((reply, fds)) => Ok((reply, fds.into_iter().next())),
-            None if self.link.connect().is_ok() => Err(Error::new(
+            None if self.link.connect().await.is_ok() => Err(Error::new(
                 ErrorKind::Unavailable,
                 "the sandbox's file worker ended, try again",
             )),
@@ -506,13 +506,22 @@ fn misfit() -> Error {
 
 /// The worker's refusal.
 fn refused(errno: i32, message: String) -> Error {
-    Error::new(kind_of(Errno::from_raw_os_error(errno)), message).with_context("errno", errno)
+    let kind = match errno {
+        1..4096 => kind_of(Errno::from_raw_os_error(errno)),
+        // No number that a kernel has.
+        _ => ErrorKind::Protocol,
+    };
+    Error::new(kind, message).with_context("errno", errno)
 }
 
+/// A failure on a descriptor that the worker handed over.
 fn io_error(error: std::io::Error) -> Error {
-    let kind = error.raw_os_error().map_or(ErrorKind::Internal, |errno| {
-        kind_of(Errno::from_raw_os_error(errno))
-    });
+    let kind = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        // It was not opened for what was asked.
+        Some(Errno::BADF) => ErrorKind::Protocol,
+        Some(errno) => kind_of(errno),
+        None => ErrorKind::Internal,
+    };
     Error::new(kind, error.to_string())
 }
 
@@ -528,5 +537,23 @@ fn kind_of(errno: Errno) -> ErrorKind {
         }
         Errno::IO => ErrorKind::Internal,
         _ => ErrorKind::InvalidArgument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_may_carry_any_number() {
+        for errno in [0, -1, 4096, 65_536, i32::MIN, i32::MAX] {
+            let kind = refused(errno, String::new()).kind();
+            assert_eq!(kind, ErrorKind::Protocol, "{errno}");
+        }
+        assert_eq!(refused(2, String::new()).kind(), ErrorKind::NotFound);
+        assert_eq!(
+            refused(4095, String::new()).kind(),
+            ErrorKind::InvalidArgument
+        );
     }
 }

@@ -6,6 +6,8 @@ mod doctor;
 mod enforcement;
 mod files;
 mod host;
+#[cfg(test)]
+mod hostile;
 mod process;
 mod provider;
 mod ranges;

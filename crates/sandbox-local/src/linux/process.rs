@@ -110,7 +110,7 @@ fn millis_or_zero(time: Duration) -> u64 {
 /// Starts a command and follows it.
 pub(crate) async fn spawn(link: &Arc<Link>, spawn: Spawn) -> Result<Process> {
     let stdin = spawn.stdin || spawn.pty.is_some();
-    let connection = link.open()?;
+    let connection = link.open().await?;
     connection
         .send(&Request::Spawn { spawn })
         .await
@@ -127,7 +127,7 @@ pub(crate) async fn attach(link: &Arc<Link>, id: &ProcessId, from: Position) -> 
         Position::Cursor(at) => WirePosition::Cursor { at },
         _ => WirePosition::Now {},
     };
-    let connection = link.open()?;
+    let connection = link.open().await?;
     connection
         .send(&Request::Attach { process, from })
         .await

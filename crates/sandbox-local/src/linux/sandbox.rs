@@ -25,6 +25,11 @@ use std::{
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
+use tokio::time::Instant;
+
+/// How long a sandbox may have too many connections waiting.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_AGAIN: Duration = Duration::from_millis(5);
 
 /// A handle to a sandbox of this machine.
 #[derive(Debug)]
@@ -59,26 +64,46 @@ pub(crate) fn capabilities() -> Capabilities {
 }
 
 impl Link {
-    /// A new connection.
-    pub(crate) fn connect(&self) -> Result<OwnedFd> {
-        let directory = open_record(&self.shared, &self.id).ok_or_else(|| self.gone())?;
-        socket::connect(directory.as_fd(), SOCKET).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => self.gone(),
-            io::ErrorKind::PermissionDenied => {
-                Error::new(ErrorKind::PermissionDenied, "the sandbox is another user's")
+    /// A new connection. While too many wait to be accepted it is tried again, for some seconds.
+    pub(crate) async fn connect(&self) -> Result<OwnedFd> {
+        let deadline = Instant::now() + CONNECT_WITHIN;
+        loop {
+            if let Some(connection) = self.try_connect()? {
+                return Ok(connection);
             }
-            _ => self.failed(error),
-        })
+            if Instant::now() > deadline {
+                let message = "the sandbox takes no more connections, try again";
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            tokio::time::sleep(CONNECT_AGAIN).await;
+        }
+    }
+
+    /// A new connection; `None` if too many wait to be accepted.
+    fn try_connect(&self) -> Result<Option<OwnedFd>> {
+        let directory = open_record(&self.shared, &self.id).ok_or_else(|| self.gone())?;
+        match socket::connect(directory.as_fd(), SOCKET) {
+            Ok(connection) => Ok(Some(connection)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => Ok(None),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Err(self.gone()),
+                io::ErrorKind::PermissionDenied => {
+                    let message = "the sandbox is another user's";
+                    Err(Error::new(ErrorKind::PermissionDenied, message))
+                }
+                _ => Err(self.failed(error)),
+            },
+        }
     }
 
     /// A new connection for tasks.
-    pub(crate) fn open(&self) -> Result<Connection> {
-        Connection::new(self.connect()?).map_err(|error| self.failed(error))
+    pub(crate) async fn open(&self) -> Result<Connection> {
+        Connection::new(self.connect().await?).map_err(|error| self.failed(error))
     }
 
     /// Sends a request on a new connection and returns the answer.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Event> {
-        let connection = self.open()?;
+        let connection = self.open().await?;
         connection
             .send(request)
             .await
@@ -257,17 +282,18 @@ impl Sandbox for LocalSandbox {
 
 /// Ends a sandbox that another program has made.
 fn end(shared: &Shared, link: &Link) -> Result<bool> {
-    let connection = match link.connect() {
-        Ok(connection) => connection,
+    let connection = match link.try_connect() {
         Err(error) if error.kind() == ErrorKind::SandboxNotFound => {
             clean_up(shared, link)?;
             return Ok(false);
         }
-        Err(error) => return Err(error),
+        connection => connection?,
     };
-    let told = socket::send(connection.as_fd(), &Request::Shutdown {}, &[]);
-    // The connection is readable, at its end, when PID 1 is gone.
-    let has_ended = told.is_ok() && wait(connection.as_fd(), Duration::from_secs(2));
+    // A PID 1 that takes no connections is not asked. Else this one is readable, at its end, when PID 1 is gone.
+    let has_ended = connection.is_some_and(|connection| {
+        socket::send(connection.as_fd(), &Request::Shutdown {}, &[]).is_ok()
+            && wait(connection.as_fd(), Duration::from_secs(2))
+    });
     if let (false, Ok(record)) = (has_ended, link.record()) {
         record.groups.remove().map_err(|error| link.failed(error))?;
     }

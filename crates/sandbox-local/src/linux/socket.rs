@@ -12,9 +12,13 @@ use rustix::{
 };
 use sandbox_agent::protocol::{MAX_MESSAGE, MAX_PACKET, Wire};
 use std::{
+    fs::File,
     io::{self, IoSlice, IoSliceMut, Write},
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::Path,
     sync::Mutex,
 };
@@ -22,6 +26,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// Most descriptors that come along with one message.
 const MAX_FDS: usize = 8;
+/// Seals without which memory could still change while it is read.
+const SEALS: SealFlags = SealFlags::WRITE
+    .union(SealFlags::GROW)
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::SEAL);
 
 /// A new pair of connected sockets.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -41,11 +50,10 @@ pub(crate) fn listen(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Connects to the socket at `dir/name`.
+/// Connects to the socket at `dir/name`; `WouldBlock` if too many connections wait there to be accepted.
 pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
-    let socket = new_socket(SocketFlags::empty())?;
+    let socket = new_socket(SocketFlags::NONBLOCK)?;
     rustix::net::connect(&socket, &address(dir, name)?)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)
 }
 
@@ -80,10 +88,9 @@ pub(crate) fn send(
 pub(crate) fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     let memory =
         rustix::fs::memfd_create("sandbox", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = std::fs::File::from(memory);
+    let mut file = File::from(memory);
     file.write_all(bytes)?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
+    rustix::fs::fcntl_add_seals(&file, SEALS)?;
     Ok(file.into())
 }
 
@@ -110,7 +117,7 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> 
     }
 }
 
-/// Receives one message and its descriptors; `None` when the peer has closed. `buffer` holds [`MAX_PACKET`] bytes.
+/// Receives one message and its descriptors, in whichever way it travels; `None` when the peer has closed. `buffer` holds [`MAX_PACKET`] bytes.
 pub(crate) fn receive<M: Wire>(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -124,7 +131,7 @@ pub(crate) fn receive<M: Wire>(
             other => break other?,
         }
     };
-    let fds: Vec<OwnedFd> = ancillary
+    let mut fds: Vec<OwnedFd> = ancillary
         .drain()
         .filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -133,17 +140,36 @@ pub(crate) fn receive<M: Wire>(
         .flatten()
         .collect();
     if received.flags.contains(ReturnFlags::TRUNC) || received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "packet is longer than the protocol allows",
-        ));
+        return Err(invalid("packet is longer than the protocol allows"));
     }
-    if received.bytes == 0 && fds.is_empty() {
+    let decoded = if received.bytes > 0 {
+        M::decode(&buffer[..received.bytes])
+    } else if fds.is_empty() {
         return Ok(None);
+    } else {
+        M::decode(&read_sealed(fds.remove(0))?)
+    };
+    Ok(Some((decoded.map_err(invalid)?, fds)))
+}
+
+/// Reads a long message, after making sure that its bytes can neither change nor be waited for.
+fn read_sealed(memory: OwnedFd) -> io::Result<Vec<u8>> {
+    let seals = rustix::fs::fcntl_get_seals(&memory).unwrap_or(SealFlags::empty());
+    if !seals.contains(SEALS) {
+        return Err(invalid("a long message is not in sealed memory"));
     }
-    let message = M::decode(&buffer[..received.bytes])
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(Some((message, fds)))
+    let file = File::from(memory);
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if len > MAX_MESSAGE {
+        return Err(invalid("message is longer than the protocol allows"));
+    }
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// A connection that tasks share: one sends while another receives.
@@ -233,5 +259,62 @@ impl Packet {
             .chain(fds.iter().copied())
             .collect();
         send_packet(socket, &self.bytes, &all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbox_agent::protocol::{Blob, agent::Request};
+
+    fn stdin(len: usize) -> Request {
+        let data = Blob(vec![7; len]);
+        Request::Stdin { data }
+    }
+
+    #[test]
+    fn messages_of_every_length_arrive_with_their_descriptors() {
+        let (a, b) = pair().unwrap();
+        let mut buffer = vec![0; MAX_PACKET];
+        let most = MAX_MESSAGE - stdin(0).encode().len();
+        for len in [0, 1, MAX_PACKET, 4 * MAX_PACKET, most] {
+            let message = stdin(len);
+            send(a.as_fd(), &message, &[a.as_fd(), b.as_fd()]).unwrap();
+            let (received, fds) = receive::<Request>(b.as_fd(), &mut buffer).unwrap().unwrap();
+            assert!(received == message, "{len}");
+            assert_eq!(fds.len(), 2, "{len}");
+        }
+        let error = send(a.as_fd(), &stdin(most + 1), &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        drop(a);
+        assert!(
+            receive::<Request>(b.as_fd(), &mut buffer)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_long_message_must_be_in_sealed_memory() {
+        let (a, b) = pair().unwrap();
+        let (mut buffer, bytes) = (vec![0; MAX_PACKET], stdin(9).encode());
+        let unsealed: OwnedFd = {
+            let memory = rustix::fs::memfd_create("unsealed", MemfdFlags::CLOEXEC).unwrap();
+            let mut memory = File::from(memory);
+            memory.write_all(&bytes).unwrap();
+            memory.into()
+        };
+        let too_long = sealed(&vec![0; MAX_MESSAGE + 1]).unwrap();
+        let (pipe, _end) = rustix::pipe::pipe().unwrap();
+        for wrong in [
+            unsealed,
+            too_long,
+            pipe,
+            File::open("/dev/zero").unwrap().into(),
+        ] {
+            send_packet(a.as_fd(), &[], &[wrong.as_fd()]).unwrap();
+            let error = receive::<Request>(b.as_fd(), &mut buffer).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
     }
 }
