@@ -5,6 +5,9 @@ mod registry;
 pub use registry::{Open, Registry};
 pub use sandbox_core::*;
 
+/// Behaviour that goes around any provider: time limits and traces.
+#[cfg(feature = "layers")]
+pub use sandbox_layers as layers;
 /// Sandboxes on this machine.
 #[cfg(feature = "local")]
 pub use sandbox_local as local;

@@ -112,13 +112,19 @@ async fn the_cursor_counts_every_byte(case: &Case) -> Result {
 async fn nothing_is_lost_when_a_wait_is_given_up(case: &Case) -> Result {
     const SIZE: usize = 4 * 1024 * 1024;
     let sandbox = case.sandbox().await?;
-    let script = format!("yes | head -c {SIZE}; exit 4");
+    let script = format!("until [ -e go ]; do sleep 0.05; done; yes | head -c {SIZE}; exit 4");
     let mut command = start(&*sandbox, Command::shell(script)).await?;
     let mut given_up = 0;
     loop {
         // Polls once and drops the future, unless the event is there already.
         match tokio::time::timeout(Duration::ZERO, command.process.try_next()).await {
-            Err(_) => given_up += 1,
+            Err(_) => {
+                given_up += 1;
+                if given_up == 3 {
+                    // Only now there is something to lose.
+                    sandbox.files().write_bytes("go", "").await?;
+                }
+            }
             Ok(event) => match event? {
                 Some(ProcessEvent::Stdout(bytes)) => command.stdout.extend_from_slice(&bytes),
                 Some(ProcessEvent::Exited(status)) => {
@@ -130,15 +136,9 @@ async fn nothing_is_lost_when_a_wait_is_given_up(case: &Case) -> Result {
         }
         tokio::task::yield_now().await;
     }
-    ensure(
-        given_up > 0,
-        "every event was there at once, so that no wait was given up",
-    )?;
     let right = command.stdout == "y\n".repeat(SIZE / 2).as_bytes();
-    ensure(
-        right,
-        format_args!("output of {} bytes differs", command.stdout.len()),
-    )
+    let len = command.stdout.len();
+    ensure(right, format_args!("output of {len} bytes differs"))
 }
 
 async fn dropping_detaches_and_does_not_kill(case: &Case) -> Result {
