@@ -148,9 +148,17 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
     }
 }
 
-/// Sends traces to standard error if `SANDBOX_LOG` asks for them, as `debug` or `sandbox_local=trace`.
+/// The variable that asks for traces, as `debug` or `sandbox_local=trace`.
+const LOG: &str = "SANDBOX_LOG";
+
+/// Whether traces are asked for.
+pub(crate) fn is_logging() -> bool {
+    std::env::var_os(LOG).is_some()
+}
+
+/// Sends traces to standard error if they are asked for.
 pub(crate) fn start_log() {
-    if let Ok(filter) = std::env::var("SANDBOX_LOG") {
+    if let Ok(filter) = std::env::var(LOG) {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
             .with_writer(io::stderr)

@@ -1,9 +1,11 @@
 //! Where the sandboxes of a command come from, and how one is found among them.
 
+use crate::output;
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
 use sandbox::{
-    ConnectOptions, ListOptions, Ownership, Sandbox, SandboxInfo, SandboxProvider,
+    ConnectOptions, ListOptions, Ownership, ProviderExt, Sandbox, SandboxInfo, SandboxProvider,
+    layers::TracingLayer,
     local::{LocalBuilder, LocalProvider},
 };
 use std::{path::Path, sync::Arc};
@@ -25,7 +27,11 @@ pub(crate) fn open(state_dir: Option<&Path>) -> Result<Arc<dyn SandboxProvider>>
     let provider = local(state_dir)
         .build()
         .context("cannot use the sandboxes of this machine")?;
-    Ok(Arc::new(provider))
+    Ok(if output::is_logging() {
+        Arc::new(provider.layer(TracingLayer::new()))
+    } else {
+        Arc::new(provider)
+    })
 }
 
 /// All living sandboxes.

@@ -2,6 +2,8 @@
 
 pub(crate) mod download;
 pub(crate) mod folder;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod spec;
 pub(crate) mod upload;
 

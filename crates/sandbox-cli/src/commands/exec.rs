@@ -17,7 +17,7 @@ const SHELL: &str = "if command -v bash >/dev/null; then exec bash -l; else exec
 pub(crate) async fn exec(state_dir: Option<&Path>, args: ExecArgs) -> Result<u8> {
     let mut words = args.command.into_iter();
     let program = words.next().context("a command is missing")?;
-    let mut command = Command::new(program).args(words);
+    let mut command = Command::new(program).args(words).stdin(Stdin::Open);
     command.env = args.env.into_iter().collect();
     command.cwd = args.cwd;
     command.user = args.user;
@@ -55,8 +55,8 @@ pub(crate) async fn perform(
     tty: bool,
     signals: bool,
 ) -> Result<ExitStatus> {
-    let stdin = tty || command.stdin == Stdin::Open || signals;
-    let (process, _raw) = start(sandbox, command, tty, stdin).await?;
+    let stdin = tty || command.stdin == Stdin::Open;
+    let (process, _raw) = start(sandbox, command, tty).await?;
     let control = process.control();
     let options = Options {
         stdin,
@@ -78,13 +78,9 @@ async fn start(
     sandbox: &dyn Sandbox,
     mut command: Command,
     tty: bool,
-    stdin: bool,
 ) -> Result<(Process, Option<RawMode>)> {
     const FAILURE: &str = "cannot start the command";
     if !tty {
-        if stdin {
-            command = command.stdin(Stdin::Open);
-        }
         return Ok((sandbox.spawn(command).await.context(FAILURE)?, None));
     }
     if let Ok(kind) = std::env::var("TERM") {

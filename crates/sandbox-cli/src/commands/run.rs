@@ -52,8 +52,8 @@ pub(crate) async fn run(state_dir: Option<&Path>, args: RunArgs) -> Result<u8> {
         signal = signals.next() => return Err(Stop::Signal(signal).into()),
     };
     let ended = tokio::select! {
-        ended = job.perform(sandbox.as_ref()) => ended,
-        signal = signals.next() => Err(Stop::Signal(signal).into()),
+        ended = job.perform(sandbox.as_ref(), args.keep) => ended,
+        signal = signals.next(), if !args.keep => Err(Stop::Signal(signal).into()),
     };
     if args.keep {
         let id = sandbox.id();
@@ -61,11 +61,7 @@ pub(crate) async fn run(state_dir: Option<&Path>, args: RunArgs) -> Result<u8> {
             "kept the sandbox {id}; `sandbox kill {id}` ends it"
         ));
     } else {
-        tokio::select! {
-            killed = sandbox.kill() => drop(killed.context("cannot end the sandbox")?),
-            // It ends with us in any case.
-            _ = signals.next() => {}
-        }
+        end(sandbox.as_ref(), &mut signals).await;
     }
     if started.elapsed() >= lifetime && is_cut_off(&ended) {
         output::error(format!(
@@ -77,6 +73,16 @@ pub(crate) async fn run(state_dir: Option<&Path>, args: RunArgs) -> Result<u8> {
     let status = ended?;
     exec::explain(status, args.timeout);
     Ok(exec::code(status))
+}
+
+/// Ends the sandbox. If that fails or takes too long, it ends with us in any case.
+async fn end(sandbox: &dyn Sandbox, signals: &mut Signals) {
+    tokio::select! {
+        killed = sandbox.kill() => if let Err(error) = killed {
+            output::note(format!("the sandbox could not be ended in order: {error}"));
+        },
+        _ = signals.next() => {}
+    }
 }
 
 /// The lifetime that was asked for, or one that is enough for the timeout that was asked for.
@@ -125,7 +131,10 @@ impl Job {
         let name = match (file, language) {
             (Some(file), _) => name_of(file)?,
             (None, Some(language)) => {
-                format!("main.{}", language.extensions.first().unwrap_or(&"txt"))
+                format!(
+                    "main.{}",
+                    language.extensions.first().unwrap_or(&language.name)
+                )
             }
             (None, None) => "main".to_owned(),
         };
@@ -156,9 +165,10 @@ impl Job {
         })
     }
 
-    async fn perform(&self, sandbox: &dyn Sandbox) -> Result<ExitStatus> {
+    /// Runs the program to its end. With `signals`, requests to end go to it, else to the caller.
+    async fn perform(&self, sandbox: &dyn Sandbox, signals: bool) -> Result<ExitStatus> {
         self.copy(sandbox).await?;
-        let status = exec::perform(sandbox, self.command(), self.tty, false).await?;
+        let status = exec::perform(sandbox, self.command(), self.tty, signals).await?;
         if status == ExitStatus::Code(127)
             && let Some(language) = self.language
             && !can_run(sandbox, language).await

@@ -25,6 +25,9 @@ use tokio::{io::AsyncReadExt, sync::mpsc};
 /// How much of a file is read at a time.
 const CHUNK: usize = 256 * 1024;
 
+/// Files up to this size are sent at once; longer ones, and those of unknown size, as a stream.
+const AT_ONCE: u64 = CHUNK as u64;
+
 /// How many links one command makes.
 const LINKS_AT_A_TIME: usize = 100;
 
@@ -152,7 +155,11 @@ impl Upload<'_> {
         let size = Some(info.len()).filter(|size| info.is_file() && *size > 0);
         let counter = Counter::default();
         let pieces = pieces(file, size, counter.clone(), self.progress.clone());
-        self.write(destination, Body::stream(pieces, size), Some(mode))
+        let body = match size {
+            Some(1..=AT_ONCE) => collect(pieces).await.with_context(here)?.into(),
+            _ => Body::stream(pieces, size),
+        };
+        self.write(destination, body, Some(mode))
             .await
             .with_context(|| format!("cannot copy {}", source.display()))?;
         Ok(counter.get())
@@ -274,6 +281,14 @@ fn pieces(
         }
     })
     .boxed()
+}
+
+async fn collect(mut pieces: BoxStream<'static, sandbox::Result<Bytes>>) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    while let Some(piece) = pieces.try_next().await? {
+        all.extend_from_slice(&piece);
+    }
+    Ok(all)
 }
 
 /// Counts bytes that a stream has yielded.
