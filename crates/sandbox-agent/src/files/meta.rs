@@ -138,7 +138,7 @@ fn existing(tree: &Tree, path: &[u8]) -> Result<Option<Result<()>>> {
         Ok(())
     } else {
         Err(FileError::about(
-            libc::ENOTDIR,
+            libc::EEXIST,
             path,
             "exists and is not a directory",
         ))

@@ -115,6 +115,7 @@ impl Agent {
             Ok(0) | Err(_) => Event::Started {
                 process: number,
                 pid: process.pid,
+                at: 0,
             },
             Ok(len) => Event::decode(&message[..len]).unwrap_or_else(|_| Event::Failed {
                 failure: Failure::Internal {},

@@ -279,21 +279,36 @@ impl Agent {
             .get_mut(&number)
             .ok_or_else(|| unknown(number))?;
         let position = match from {
-            Position::Now {} => process.ring.end(),
-            Position::Cursor { at } => process.ring.end().min(*at),
+            Position::Now {} => Some(process.ring.end()),
+            Position::Cursor { at } => Some(process.ring.end().min(*at)),
+            Position::Nothing {} => None,
         };
         let announced = process.is_started();
+        if position.is_none() && !announced {
+            let message = format!("process {number} has not started yet");
+            return Err(Refusal::new(Failure::State {}, message));
+        }
         process.attachments.push(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             if announced {
                 connection.send(&Event::Started {
                     process: number,
                     pid: process.pid,
+                    at: position.unwrap_or(process.ring.end()),
                 });
+                if position.is_none() {
+                    let is_open = process.stdin.file().is_some();
+                    let event = if is_open {
+                        Event::Done {}
+                    } else {
+                        Event::StdinClosed {}
+                    };
+                    connection.send(&event);
+                }
             }
             connection.attachment = Some(Attachment {
                 process: number,
-                position: Some(position),
+                position,
                 announced,
             });
         }

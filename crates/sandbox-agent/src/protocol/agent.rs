@@ -73,6 +73,9 @@ wire_enum! {
         /// At this byte of the process's output, counted over all its streams in order of arrival.
         /// Older than the ring: starts at the oldest kept byte, after an [`Event::Lost`]. Beyond the end: as now.
         1 => Cursor { at: u64 },
+        /// Nowhere: no output comes, the connection is for standard input and the exit. After [`Event::Started`]
+        /// comes [`Event::Done`] if standard input is open, else [`Event::StdinClosed`].
+        2 => Nothing {},
     }
 }
 
@@ -171,8 +174,8 @@ wire_enum! {
     pub enum Event {
         /// Answer to [`Request::Info`].
         0 => Info { version: u32, name: String, uptime_ms: u64, remaining_ms: Option<u64>, running: u32 },
-        /// The process exists; `pid` is inside the sandbox.
-        1 => Started { process: u64, pid: u32 },
+        /// The process exists; `pid` is inside the sandbox, `at` is the cursor at which output will begin.
+        1 => Started { process: u64, pid: u32, at: u64 },
         /// Output; `at` is the cursor of the first byte.
         2 => Output { stream: u8, at: u64, data: Blob },
         /// This many bytes were dropped before this reader took them.

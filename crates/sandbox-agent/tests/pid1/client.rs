@@ -52,7 +52,7 @@ impl Address {
         let client = self.connect();
         client.send(&Request::Spawn { spawn });
         match client.event() {
-            Event::Started { process, pid } => (client, process, pid),
+            Event::Started { process, pid, .. } => (client, process, pid),
             other => panic!("not started: {other:?}"),
         }
     }

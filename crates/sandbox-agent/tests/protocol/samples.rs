@@ -179,6 +179,7 @@ fn events() -> Vec<Event> {
         Event::Started {
             process: 7,
             pid: 12,
+            at: 3,
         },
         Event::Output {
             stream: 1,

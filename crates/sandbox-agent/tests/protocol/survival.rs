@@ -68,6 +68,7 @@ fn spawn() -> impl Strategy<Value = Spawn> {
 fn position() -> impl Strategy<Value = Position> {
     prop_oneof![
         Just(Position::Now {}),
+        Just(Position::Nothing {}),
         any::<u64>().prop_map(|at| Position::Cursor { at })
     ]
 }
@@ -151,7 +152,7 @@ fn event() -> impl Strategy<Value = Event> {
                 running
             }
         ),
-        any::<(u64, u32)>().prop_map(|(process, pid)| Event::Started { process, pid }),
+        any::<(u64, u32, u64)>().prop_map(|(process, pid, at)| Event::Started { process, pid, at }),
         (any::<(u8, u64)>(), blob()).prop_map(|((stream, at), data)| Event::Output {
             stream,
             at,

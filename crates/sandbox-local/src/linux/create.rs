@@ -442,7 +442,13 @@ impl Made {
 
     /// Ends it at once and removes what it leaves.
     pub(crate) fn kill(mut self) -> bool {
-        let was_alive = !wait(self.pidfd.as_fd(), Duration::ZERO);
+        // A PID 1 on its way out answers no more: that sandbox is gone already.
+        let directory = self.locked.as_ref().map(|locked| locked.directory.as_fd());
+        let refused = directory.is_none_or(|directory| {
+            let connected = socket::connect(directory, SOCKET).map(drop);
+            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        });
+        let was_alive = !refused && !wait(self.pidfd.as_fd(), Duration::ZERO);
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         self.end();
         was_alive

@@ -67,13 +67,12 @@ impl Diagnosis {
 }
 
 /// Capabilities that the zygote needs, by number.
-const NEEDED: [(u32, &str); 6] = [
+const NEEDED: [(u32, &str); 5] = [
     (0, "CHOWN"),
     (1, "DAC_OVERRIDE"),
     (6, "SETGID"),
     (7, "SETUID"),
     (21, "SYS_ADMIN"),
-    (24, "SYS_RESOURCE"),
 ];
 
 fn check(

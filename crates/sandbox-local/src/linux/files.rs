@@ -185,7 +185,7 @@ impl LocalFiles {
                     }
                 })
                 .map_ok(move |entries| {
-                    let base = path.clone();
+                    let base = base.clone();
                     stream::iter(entries.into_iter().map(move |entry| to_info(&base, entry)))
                 })
                 .try_flatten(),
@@ -227,6 +227,7 @@ impl Files for LocalFiles {
             if options.metadata.is_some() {
                 return Err(Error::unsupported("file metadata"));
             }
+            check_mode(options.mode)?;
             let user = options.user;
             let absolute = blob(&absolute(path, user.as_deref())?);
             let mode = options.mode;
@@ -297,6 +298,11 @@ impl Files for LocalFiles {
         pattern: &str,
         options: GlobOptions,
     ) -> BoxStream<'static, Result<FileInfo>> {
+        if pattern.is_empty() {
+            return failed(
+                Error::invalid("a pattern must not be empty").with_operation("files.glob"),
+            );
+        }
         let matcher = match GlobBuilder::new(pattern).literal_separator(true).build() {
             Ok(glob) => glob.compile_matcher(),
             Err(error) => {
@@ -310,10 +316,7 @@ impl Files for LocalFiles {
         } else {
             levels.max(1) as u32
         };
-        let prefix = match absolute(base, options.user.as_deref()) {
-            Ok(path) => path.as_bytes().len() + usize::from(!path.as_bytes().ends_with(b"/")),
-            Err(error) => return failed(error),
-        };
+        let prefix = base.as_bytes().len() + usize::from(!base.as_bytes().ends_with(b"/"));
         self.entries(base, options.user, depth)
             .try_filter(move |info| {
                 let relative = info.path.as_bytes().get(prefix..).unwrap_or_default();
@@ -325,6 +328,7 @@ impl Files for LocalFiles {
 
     async fn mkdir(&self, path: &SandboxPath, options: MkdirOptions) -> Result<()> {
         let mkdir = async {
+            check_mode(options.mode)?;
             let parents = options.parents.unwrap_or(false);
             let absolute = blob(&absolute(path, options.user.as_deref())?);
             self.perform(FileRequest::Mkdir {
@@ -380,9 +384,7 @@ impl Files for LocalFiles {
 
     async fn set_permissions(&self, path: &SandboxPath, options: PermissionOptions) -> Result<()> {
         let set = async {
-            if options.mode.is_some_and(|mode| mode > 0o7777) {
-                return Err(Error::invalid("permission bits must not be above 0o7777"));
-            }
+            check_mode(options.mode)?;
             let PermissionOptions {
                 user, mode, owner, ..
             } = options;
@@ -409,6 +411,13 @@ fn named(error: Error, operation: &'static str, path: &SandboxPath) -> Error {
 
 fn failed<T: Send + 'static>(error: Error) -> BoxStream<'static, Result<T>> {
     stream::once(async { Err(error) }).boxed()
+}
+
+fn check_mode(mode: Option<u32>) -> Result<()> {
+    if mode.is_some_and(|mode| mode > 0o7777) {
+        return Err(Error::invalid("permission bits must not be above 0o7777"));
+    }
+    Ok(())
 }
 
 /// A relative path starts at the home of the call's user.
@@ -536,6 +545,7 @@ fn kind_of(errno: Errno) -> ErrorKind {
             ErrorKind::QuotaExceeded
         }
         Errno::IO => ErrorKind::Internal,
+        Errno::AGAIN => ErrorKind::Unavailable,
         _ => ErrorKind::InvalidArgument,
     }
 }

@@ -16,6 +16,7 @@ mod record;
 mod sandbox;
 mod seccomp;
 mod socket;
+mod stdin;
 mod template;
 mod zygote;
 

@@ -3,24 +3,19 @@
 use super::{
     sandbox::{Link, unexpected},
     socket::Connection,
+    stdin::{Stdin, StdinLine},
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use sandbox_agent::protocol::{
-    Blob, MAX_CHUNK,
+    Blob,
     agent::{Event, Exit, Position as WirePosition, Request, Spawn, stream as streams},
 };
 use sandbox_core::{
     Bytes, Command, Error, ErrorKind, ExitStatus, Position, Process, ProcessControl, ProcessEvent,
-    ProcessId, Program, PtySize, Result, Signal, Stdin,
+    ProcessId, Program, PtySize, Result, Signal,
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 /// Refuses an environment variable that no program could be given.
 pub(crate) fn check_variable(name: &str, value: &str) -> Result<()> {
@@ -49,7 +44,13 @@ pub(crate) fn to_wire(command: &Command, size: Option<PtySize>, shell: &str) -> 
         Program::Path(program) => vec![program.clone()],
         Program::Shell(script) => {
             let name = shell.rsplit('/').next().unwrap_or(shell);
-            vec![shell.into(), "-c".into(), script.clone(), name.into()]
+            vec![
+                shell.into(),
+                "-c".into(),
+                "--".into(),
+                script.clone(),
+                name.into(),
+            ]
         }
         _ => return Err(Error::unsupported("this kind of program")),
     };
@@ -83,7 +84,7 @@ pub(crate) fn to_wire(command: &Command, size: Option<PtySize>, shell: &str) -> 
         cwd: command.cwd.as_ref().map(blob),
         user: command.user.clone(),
         merge_stderr: command.merge_stderr,
-        stdin: command.stdin == Stdin::Open,
+        stdin: command.stdin == sandbox_core::Stdin::Open,
         pty: size.map(|size| (size.rows, size.columns)),
         timeout_ms: millis(command.timeout, "a timeout")?.unwrap_or(0),
         grace_ms: millis_or_zero(command.grace.unwrap_or(Command::DEFAULT_GRACE)),
@@ -109,10 +110,15 @@ fn millis_or_zero(time: Duration) -> u64 {
 
 /// Starts a command and follows it.
 pub(crate) async fn spawn(link: &Arc<Link>, spawn: Spawn) -> Result<Process> {
-    let stdin = spawn.stdin || spawn.pty.is_some();
+    let stdin = match (spawn.stdin, spawn.pty) {
+        (_, Some(_)) => Stdin::Terminal,
+        (true, None) => Stdin::Pipe,
+        (false, None) => Stdin::None,
+    };
     let connection = link.open().await?;
+    let request = Request::Spawn { spawn };
     connection
-        .send(&Request::Spawn { spawn })
+        .send(&request)
         .await
         .map_err(|error| link.failed(error))?;
     follow(link, connection, stdin).await
@@ -128,84 +134,61 @@ pub(crate) async fn attach(link: &Arc<Link>, id: &ProcessId, from: Position) -> 
         _ => WirePosition::Now {},
     };
     let connection = link.open().await?;
+    let request = Request::Attach { process, from };
     connection
-        .send(&Request::Attach { process, from })
+        .send(&request)
         .await
         .map_err(|error| link.failed(error))?;
-    follow(link, connection, true).await
+    follow(link, connection, Stdin::Unknown).await
 }
 
-async fn follow(link: &Arc<Link>, connection: Connection, stdin: bool) -> Result<Process> {
-    let (process, pid) = match link.receive(&connection).await? {
-        Event::Started { process, pid } => (process, pid),
+async fn follow(link: &Arc<Link>, connection: Connection, stdin: Stdin) -> Result<Process> {
+    let (process, pid, at) = match link.receive(&connection).await? {
+        Event::Started { process, pid, at } => (process, pid, at),
         other => return Err(unexpected(other)),
     };
     let control = Arc::new(Control {
         link: Arc::clone(link),
-        connection: Arc::new(connection),
         process,
-        stdin: AtomicBool::new(stdin),
+        stdin: StdinLine::new(stdin),
     });
     let follower = Follower {
-        control: Arc::clone(&control),
+        link: Arc::clone(link),
+        connection,
         done: false,
     };
     let started = stream::once(async move { Ok(ProcessEvent::Started { pid: Some(pid) }) });
     let events = started
         .chain(stream::unfold(follower, Follower::next))
         .boxed();
-    Ok(Process::new(
-        ProcessId::new(process.to_string()),
-        events,
-        control,
-    ))
+    Ok(Process::new(ProcessId::new(process.to_string()), events, control).with_cursor(at))
 }
 
-/// The reading end of an attachment.
+/// The reading end of an attachment. Dropping it detaches.
 struct Follower {
-    control: Arc<Control>,
+    link: Arc<Link>,
+    connection: Connection,
     done: bool,
 }
 
 impl Follower {
     async fn next(mut self) -> Option<(Result<ProcessEvent>, Self)> {
         while !self.done {
-            let event = match self.control.link.receive(&self.control.connection).await {
-                Ok(event) => event,
-                Err(error) => {
+            let event = match self.link.receive(&self.connection).await {
+                Ok(Event::Output { stream, data, .. }) => output(stream, data.0.into()),
+                Ok(Event::Lost { bytes }) => Ok(ProcessEvent::Lost { bytes }),
+                Ok(Event::Exited { exit, .. }) => {
                     self.done = true;
-                    return Some((Err(error), self));
-                }
-            };
-            let event = match event {
-                Event::Output { stream, data, .. } => output(stream, data.0.into()),
-                Event::Lost { bytes } => Ok(ProcessEvent::Lost { bytes }),
-                Event::Exited { exit, .. } => {
-                    self.done = true;
-                    self.control.stdin.store(false, Ordering::Relaxed);
                     Ok(ProcessEvent::Exited(to_status(exit)))
                 }
-                Event::StdinClosed {} => {
-                    self.control.stdin.store(false, Ordering::Relaxed);
-                    continue;
-                }
-                other => {
-                    self.done = true;
-                    Err(unexpected(other))
-                }
+                Ok(Event::StdinClosed {}) => continue,
+                Ok(other) => Err(unexpected(other)),
+                Err(error) => Err(error),
             };
+            self.done |= event.is_err();
             return Some((event, self));
         }
         None
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        if !self.done && Arc::strong_count(&self.control) > 1 {
-            // Somebody still holds the controls, and with them the connection: the program must not wait for a reader.
-            self.control.connection.try_send(&Request::Unfollow {});
-        }
     }
 }
 
@@ -233,47 +216,24 @@ pub(crate) fn to_status(exit: Exit) -> ExitStatus {
 #[derive(Debug)]
 struct Control {
     link: Arc<Link>,
-    connection: Arc<Connection>,
     process: u64,
-    /// Whether standard input takes anything.
-    stdin: AtomicBool,
-}
-
-impl Control {
-    fn require_stdin(&self) -> Result<()> {
-        if self.stdin.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::InvalidState,
-            "standard input is closed: it was not asked for, or nobody reads it",
-        ))
-    }
-
-    async fn send(&self, request: &Request) -> Result<()> {
-        self.connection
-            .send(request)
-            .await
-            .map_err(|error| self.link.failed(error))
-    }
+    stdin: StdinLine,
 }
 
 #[async_trait]
 impl ProcessControl for Control {
     async fn write_stdin(&self, data: Bytes) -> Result<()> {
-        for piece in data.chunks(MAX_CHUNK) {
-            self.require_stdin()?;
-            self.send(&Request::Stdin {
-                data: Blob(piece.to_vec()),
-            })
-            .await?;
-        }
-        self.require_stdin()
+        let write = self.stdin.write(&self.link, self.process, &data);
+        write
+            .await
+            .map_err(|error| error.with_operation("write_stdin"))
     }
 
     async fn close_stdin(&self) -> Result<()> {
-        self.require_stdin()?;
-        self.send(&Request::CloseStdin {}).await
+        let close = self.stdin.close(&self.link, self.process);
+        close
+            .await
+            .map_err(|error| error.with_operation("close_stdin"))
     }
 
     async fn signal(&self, signal: Signal) -> Result<()> {

@@ -47,6 +47,14 @@ pub(crate) fn give_back(number: u32, holder: &Path) {
     }
 }
 
+/// Gives back whatever `holder` holds, by looking at all that is taken.
+pub(crate) fn give_back_all(holder: &Path) {
+    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    for number in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        give_back(number, holder);
+    }
+}
+
 fn take_in(directory: &Path, holder: &Path) -> io::Result<Option<u32>> {
     fs::DirBuilder::new()
         .recursive(true)

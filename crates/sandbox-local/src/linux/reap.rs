@@ -20,9 +20,13 @@ pub struct Pruned {
 
 /// Removes all that exists because of the record, and the record last.
 pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
-    if let Some(record) = locked.read() {
-        record.groups.remove()?;
-        ranges::give_back(record.range, &locked.path);
+    match locked.read() {
+        Some(record) => {
+            record.groups.remove()?;
+            ranges::give_back(record.range, &locked.path);
+        }
+        // Its maker came no further than to take a range.
+        None => ranges::give_back_all(&locked.path),
     }
     match fs::remove_dir_all(&locked.path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

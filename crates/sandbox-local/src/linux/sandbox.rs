@@ -23,13 +23,17 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    thread,
+    time::{self, Duration, SystemTime},
 };
 use tokio::time::Instant;
 
 /// How long a sandbox may have too many connections waiting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long the end of a sandbox may take until somebody else's program is trusted to clean up.
+const CLEANED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A handle to a sandbox of this machine.
 #[derive(Debug)]
@@ -301,7 +305,7 @@ fn end(shared: &Shared, link: &Link) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes what an ended sandbox has left, unless its owner does.
+/// Removes what an ended sandbox has left. Its owner may do the same, if it has one; whoever comes first does it.
 fn clean_up(shared: &Shared, link: &Link) -> Result<()> {
     let internal = |error: io::Error| {
         Error::new(
@@ -310,6 +314,11 @@ fn clean_up(shared: &Shared, link: &Link) -> Result<()> {
         )
         .with_source(error)
     };
+    let deadline = time::Instant::now() + CLEANED_WITHIN;
+    // PID 1 closes its sockets shortly before the lock.
+    while shared.records.is_alive(&link.id) && time::Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
     if let Some(locked) = shared.records.try_lock(&link.id).map_err(internal)? {
         reap::reap(&locked).map_err(internal)?;
     }

@@ -20,7 +20,7 @@ use std::{
         unix::fs::FileExt,
     },
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -206,9 +206,15 @@ impl Connection {
             .await
     }
 
-    /// Sends one message if that is possible at once.
-    pub(crate) fn try_send(&self, message: &impl Wire) {
-        let _ = send(self.socket.get_ref().as_fd(), message, &[]);
+    /// Receives the next message if it is there. The end of the connection is an error.
+    pub(crate) fn try_receive<M: Wire>(&self) -> io::Result<Option<M>> {
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        buffer.resize(MAX_PACKET, 0);
+        match receive(self.socket.get_ref().as_fd(), &mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Ok(None) => Err(io::ErrorKind::UnexpectedEof.into()),
+            received => Ok(received?.map(|(message, _)| message)),
+        }
     }
 
     /// Receives the next message; `None` when the peer has closed.
@@ -218,10 +224,7 @@ impl Connection {
     pub(crate) async fn receive<M: Wire + Send>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         self.socket
             .async_io(Interest::READABLE, |socket| {
-                let mut buffer = self
-                    .buffer
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
                 buffer.resize(MAX_PACKET, 0);
                 receive(socket.as_fd(), &mut buffer)
             })

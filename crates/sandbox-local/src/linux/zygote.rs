@@ -3,6 +3,7 @@
 //! One zygote per provider value. It ends when its socket closes, so it never outlives the program.
 
 use super::socket;
+use crate::sys;
 use sandbox_agent::protocol::{
     Blob, MAX_PACKET, VERSION,
     zygote::{Configure, Create, Reply},
@@ -11,7 +12,7 @@ use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, process::CommandExt},
     },
     path::Path,
@@ -21,6 +22,9 @@ use std::{
 
 /// The helper's program, built by this crate's build script.
 pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));
+
+/// Where the zygote expects its socket.
+const SOCKET: RawFd = 3;
 
 /// A process that makes sandboxes; started with the first of them, and again should it have died.
 #[derive(Debug)]
@@ -90,14 +94,14 @@ impl Running {
         let start = || -> io::Result<Self> {
             let (ours, theirs) = socket::pair()?;
             let program = socket::sealed(AGENT)?;
-            let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-                .arg0("sandbox-zygote")
-                .env_clear()
-                .current_dir("/")
-                .stdin(Stdio::from(theirs))
+            let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+            command.arg0("sandbox-zygote").env_clear().current_dir("/");
+            command
+                .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
+                .stderr(Stdio::null());
+            sys::pass(&mut command, theirs, SOCKET);
+            let child = command.spawn()?;
             Ok(Self {
                 child,
                 socket: ours,

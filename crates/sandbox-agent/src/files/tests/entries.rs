@@ -163,7 +163,7 @@ fn directories_are_made() {
     worker.done(&mkdir("/home/b/c/d/", true));
     assert_eq!(worker.names("/home/b", 3), ["c", "c/d"]);
     worker.done(&write("/home/file", b""));
-    worker.fails(libc::ENOTDIR, &mkdir("/home/file", true));
+    worker.fails(libc::EEXIST, &mkdir("/home/file", true));
     worker.fails(libc::EEXIST, &mkdir("/home/file", false));
     worker.fails(libc::ENOTDIR, &mkdir("/home/file/sub", true));
     worker.fails(libc::EACCES, &mkdir("/etc/mine", true));

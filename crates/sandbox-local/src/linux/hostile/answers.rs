@@ -74,7 +74,12 @@ impl Answers {
 pub(super) fn answers() -> impl Strategy<Value = Answers> {
     let events = vec(packet(event().prop_map(|event| event.encode())), 0..6);
     // An attachment starts properly in half of the cases, so that what follows is looked at.
-    let started = Event::Started { process: 7, pid: 8 }.encode();
+    let started = Event::Started {
+        process: 7,
+        pid: 8,
+        at: 0,
+    }
+    .encode();
     let events = (events, any::<bool>()).prop_map(move |(mut events, starts)| {
         if starts {
             events.insert(0, plain(started.clone()));
@@ -198,7 +203,11 @@ fn event() -> impl Strategy<Value = Event> {
                 running,
             }
         ),
-        (number(), any::<u32>()).prop_map(|(process, pid)| Event::Started { process, pid }),
+        (number(), any::<u32>(), number()).prop_map(|(process, pid, at)| Event::Started {
+            process,
+            pid,
+            at
+        }),
         (0_u8..5, number(), data).prop_map(|(stream, at, data)| Event::Output {
             stream,
             at,

@@ -12,7 +12,9 @@ const LARGEST: u64 = 64 * 1024 * 1024;
 
 /// Copies `path` and what is below it to the same place in `root`. Links are copied as links. What others may not
 /// read, what `never` names, and what holds a password in an address is left out; everything becomes root's.
-pub(super) fn copy(path: &Path, root: &Path, never: &[&str]) -> io::Result<()> {
+///
+/// With `share`, files are hard links where that is possible: for large trees whose files are replaced and not edited.
+pub(super) fn copy(path: &Path, root: &Path, never: &[&str], share: bool) -> io::Result<()> {
     if !secrets::is_public(path) {
         return Ok(());
     }
@@ -22,10 +24,10 @@ pub(super) fn copy(path: &Path, root: &Path, never: &[&str]) -> io::Result<()> {
     if let Some(parent) = root.join(name).parent().filter(|parent| !parent.exists()) {
         make_directory(parent, 0o755)?;
     }
-    copy_below(path, root, never)
+    copy_below(path, root, never, share)
 }
 
-fn copy_below(path: &Path, root: &Path, never: &[&str]) -> io::Result<()> {
+fn copy_below(path: &Path, root: &Path, never: &[&str], share: bool) -> io::Result<()> {
     if never.iter().any(|never| Path::new(never) == path) {
         return Ok(());
     }
@@ -47,9 +49,12 @@ fn copy_below(path: &Path, root: &Path, never: &[&str]) -> io::Result<()> {
     if metadata.is_dir() {
         make_directory(&target, metadata.permissions().mode() & 0o777)?;
         for entry in fs::read_dir(path)? {
-            copy_below(&entry?.path(), root, never)?;
+            copy_below(&entry?.path(), root, never, share)?;
         }
     } else if metadata.is_file() && metadata.len() <= LARGEST {
+        if share && fs::hard_link(path, &target).is_ok() {
+            return Ok(());
+        }
         let contents = fs::read(path)?;
         if !secrets::holds_password(&contents) {
             fs::write(&target, contents)?;

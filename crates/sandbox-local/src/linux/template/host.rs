@@ -13,6 +13,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 pub(super) const NAME: &str = "host";
@@ -40,6 +41,9 @@ const COPIED: &[&str] = &[
 
 /// Entries of `/etc` that carry a version in their name are copied if they begin like this.
 const COPIED_PREFIXES: &[&str] = &["java-", "python3"];
+
+/// Of the copied paths, those with thousands of files that are only ever replaced.
+const SHARED: &[&str] = &["/var/lib/dpkg"];
 
 /// Below the copied paths, what is never copied.
 #[rustfmt::skip]
@@ -127,7 +131,12 @@ fn merged_usr() -> bool {
 fn key() -> io::Result<u64> {
     let mut hasher = DefaultHasher::new();
     VERSION.hash(&mut hasher);
-    zygote::AGENT.hash(&mut hasher);
+    static AGENT: LazyLock<u64> = LazyLock::new(|| {
+        let mut hasher = DefaultHasher::new();
+        zygote::AGENT.hash(&mut hasher);
+        hasher.finish()
+    });
+    AGENT.hash(&mut hasher);
     for path in [
         "/var/lib/dpkg/status",
         "/etc/ld.so.cache",
@@ -180,7 +189,7 @@ fn make_root(root: &Path) -> io::Result<()> {
     symlink("/run", root.join("var/run"))?;
     symlink("/run/lock", root.join("var/lock"))?;
     for path in COPIED {
-        copy::copy(Path::new(path), root, NEVER)?;
+        copy::copy(Path::new(path), root, NEVER, SHARED.contains(path))?;
     }
     for entry in fs::read_dir("/etc")? {
         let entry = entry?;
@@ -190,7 +199,7 @@ fn make_root(root: &Path) -> io::Result<()> {
                 .as_encoded_bytes()
                 .starts_with(prefix.as_bytes())
         }) {
-            copy::copy(&entry.path(), root, NEVER)?;
+            copy::copy(&entry.path(), root, NEVER, false)?;
         }
     }
     accounts::write(root)?;

@@ -1,0 +1,128 @@
+//! Times, percentiles and the table's rows.
+
+use std::{
+    fmt, fs,
+    time::{Duration, Instant},
+};
+
+/// Times of one side of a row.
+#[derive(Debug, Default)]
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    /// Records the time since `start`.
+    pub(crate) fn since(&mut self, start: Instant) {
+        self.0.push(start.elapsed());
+    }
+
+    fn percentile(&self, percent: usize) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        sorted
+            .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// What a row should reach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Aim {
+    /// Ours takes at most this many times as long.
+    AtMost(f64),
+    /// Ours is at least this many times faster.
+    Faster(f64),
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(ratio) => write!(f, "at most {ratio}x"),
+            Self::Faster(ratio) => write!(f, "{ratio}x faster"),
+        }
+    }
+}
+
+/// One comparison.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) what: &'static str,
+    pub(crate) against: &'static str,
+    pub(crate) ours: Times,
+    /// The times of the other side, or why it could not be had.
+    pub(crate) theirs: Result<Times, String>,
+    pub(crate) aim: Aim,
+}
+
+impl Row {
+    pub(crate) const HEADER: &str = "what                            against                  ours p50      p99   theirs p50      p99    ratio  aim";
+
+    /// Our median over theirs.
+    pub(crate) fn ratio(&self) -> f64 {
+        let theirs = self
+            .theirs
+            .as_ref()
+            .map_or(0.0, |times| times.percentile(50).as_secs_f64());
+        self.ours.percentile(50).as_secs_f64() / theirs
+    }
+
+    pub(crate) fn is_missed(&self) -> bool {
+        let ratio = self.ratio();
+        self.theirs.is_ok()
+            && match self.aim {
+                Aim::AtMost(most) => ratio > most,
+                Aim::Faster(least) => 1.0 / ratio < least,
+            }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |times: &Times, percent| times.percentile(percent).as_secs_f64() * 1000.0;
+        write!(
+            f,
+            "{:<32}{:<22}{:>8.3} ms {:>8.3}",
+            self.what,
+            self.against,
+            ms(&self.ours, 50),
+            ms(&self.ours, 99)
+        )?;
+        match &self.theirs {
+            Ok(theirs) => {
+                write!(
+                    f,
+                    " {:>9.3} ms {:>8.3} {:>7.2}x  {}",
+                    ms(theirs, 50),
+                    ms(theirs, 99),
+                    self.ratio(),
+                    self.aim
+                )
+            }
+            Err(why) => write!(f, "  skipped: {why}"),
+        }
+    }
+}
+
+/// What about this machine flatters or spoils the figures.
+pub(crate) fn machine() -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut lines = vec![format!(
+        "Linux {}, {cpus} processors",
+        read("/proc/sys/kernel/osrelease").trim()
+    )];
+    let load: f64 = read("/proc/loadavg")
+        .split(' ')
+        .next()
+        .and_then(|load| load.parse().ok())
+        .unwrap_or(0.0);
+    if load > cpus as f64 * 0.75 {
+        lines.push(format!(
+            "noisy: the load average is {load}, other programs took part of the processors"
+        ));
+    }
+    if read("/proc/self/mountinfo").contains("favordynmods") {
+        lines.push("flattered: a cgroup hierarchy is mounted with favordynmods, which makes moves into groups fast".into());
+    }
+    lines
+}

@@ -1,0 +1,30 @@
+//! A program with sandboxes of its own: makes as many as its first argument says (`detached` as the second lets them
+//! live on), prints their ids, and holds them until its standard input ends.
+
+use sandbox_core::prelude::*;
+use sandbox_local::LocalProvider;
+use std::io::{Read, Write};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let count: usize = args.next().unwrap_or_else(|| "1".into()).parse()?;
+    let ownership = match args.next().as_deref() {
+        Some("detached") => Ownership::Detached,
+        _ => Ownership::Owned,
+    };
+    let provider = LocalProvider::new()?;
+    let mut stdout = std::io::stdout();
+    for _ in 0..count {
+        let sandbox = provider
+            .create(CreateOptions::new().ownership(ownership))
+            .await?;
+        sandbox
+            .exec(Command::shell("sleep 1000 & echo started > started"))
+            .await?;
+        writeln!(stdout, "{}", sandbox.id())?;
+        stdout.flush()?;
+    }
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! What the tests share: a provider with its own state, and the traces that sandboxes leave on the machine.
+
+use sandbox_core::prelude::*;
+use sandbox_local::LocalProvider;
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// A state directory that is removed at the end of the test.
+pub(crate) struct State {
+    directory: TempDir,
+}
+
+impl State {
+    /// A state of its own but for the template, which all tests share.
+    pub(crate) fn new() -> Self {
+        let state = Self::without_template();
+        let templates = Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates");
+        fs::create_dir_all(&templates).unwrap();
+        symlink(templates, state.path().join("templates")).unwrap();
+        state
+    }
+
+    /// A state for which the template is made anew.
+    pub(crate) fn without_template() -> Self {
+        Self {
+            directory: TempDir::with_prefix("sandbox-it-").unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn provider(&self) -> LocalProvider {
+        LocalProvider::builder()
+            .state_dir(self.path())
+            .build()
+            .unwrap()
+    }
+
+    pub(crate) async fn sandbox(&self) -> (LocalProvider, Arc<dyn Sandbox>) {
+        let provider = self.provider();
+        let sandbox = provider.create(CreateOptions::new()).await.unwrap();
+        (provider, sandbox)
+    }
+
+    /// Everything on this machine that exists because of the sandbox `id`.
+    pub(crate) fn traces(&self, id: &str) -> BTreeSet<String> {
+        let mut traces = BTreeSet::new();
+        let record = self
+            .path()
+            .canonicalize()
+            .unwrap()
+            .join("sandboxes")
+            .join(id);
+        if record.exists() {
+            traces.insert(format!("directory {}", record.display()));
+        }
+        traces.extend(
+            groups(Path::new("/sys/fs/cgroup"), id, 6)
+                .into_iter()
+                .map(|path| format!("cgroup {}", path.display())),
+        );
+        let ranges = fs::read_dir("/run/sandbox/ranges")
+            .into_iter()
+            .flatten()
+            .flatten();
+        for range in ranges.filter(|range| {
+            fs::read(range.path())
+                .is_ok_and(|holder| holder == record.as_os_str().as_encoded_bytes())
+        }) {
+            traces.insert(format!("range {}", range.path().display()));
+        }
+        traces.extend(
+            processes()
+                .into_iter()
+                .filter(|(_, of)| of == id)
+                .map(|(pid, _)| format!("process {pid}")),
+        );
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        traces.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(id))
+                .map(|line| format!("mount {line}")),
+        );
+        traces
+    }
+}
+
+fn groups(directory: &Path, id: &str, depth: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories
+        .flat_map(|entry| {
+            let found = (entry.file_name() == id).then(|| entry.path());
+            let below = if depth > 0 {
+                groups(&entry.path(), id, depth - 1)
+            } else {
+                Vec::new()
+            };
+            found.into_iter().chain(below)
+        })
+        .collect()
+}
+
+/// Processes of sandboxes and the ids of these, told by their cgroups.
+fn processes() -> Vec<(u32, String)> {
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let group = groups
+            .lines()
+            .find_map(|line| line.split_once("/sandbox/"))?
+            .1;
+        Some((pid, group.split('/').next()?.to_owned()))
+    })
+    .collect()
+}
+
+/// Waits for a fact, at most half a minute.
+pub(crate) async fn until(what: &str, mut fact: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !fact() {
+        assert!(Instant::now() < deadline, "still not so: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Runs a script and returns what it printed.
+pub(crate) async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> String {
+    let output = sandbox
+        .exec(Command::shell(script).merge_stderr())
+        .await
+        .unwrap();
+    output.stdout_text()
+}
+
+/// Where cargo puts an example that belongs to this test.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples")
+        .join(name)
+}
