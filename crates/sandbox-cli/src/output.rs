@@ -121,11 +121,24 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return stop.code();
     }
-    self::error(printable(&format!("{error:#}")));
+    self::error(printable(&chain(error)));
     if let Some(text) = remedy(error) {
         hint(text);
     }
     crate::FAILED
+}
+
+/// An error and its causes in one line, without what was said before.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// What to do about an error of the contract, where its kind says enough.
@@ -136,6 +149,9 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::SandboxNotFound => {
             Some("it was ended, or its lifetime is over; `sandbox ls -a` shows those that live")
+        }
+        ErrorKind::PermissionDenied if !rustix::process::geteuid().is_root() => {
+            Some("sandboxes of this machine need root; run it by sudo")
         }
         ErrorKind::StorageFull => Some("`sandbox prune` and `sandbox kill` make room"),
         ErrorKind::QuotaExceeded => Some(
@@ -235,6 +251,19 @@ mod tests {
         assert_eq!(Stop::BrokenPipe.code(), 141);
         assert_eq!(Stop::Signal(Signal::INT).code(), 130);
         assert_eq!(Stop::Signal(Signal::TERM).code(), 143);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = std::io::Error::from_raw_os_error(13);
+        let error = sandbox::Error::new(ErrorKind::Internal, "it failed")
+            .with_context("cause", &cause)
+            .with_source(cause);
+        let text = chain(&anyhow::Error::from(error).context("cannot do it"));
+        let cause = "Permission denied (os error 13)";
+        assert_eq!(text, format!("cannot do it: it failed (cause: {cause})"));
+        let plain = anyhow::anyhow!("inner").context("outer");
+        assert_eq!(chain(&plain), "outer: inner");
     }
 
     #[test]

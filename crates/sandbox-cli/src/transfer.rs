@@ -7,11 +7,15 @@ mod hostile;
 pub(crate) mod spec;
 pub(crate) mod upload;
 
+use crate::output;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 /// Files that are on their way at a time. More gain nothing on this machine, and hosted sandboxes dislike it.
 const AT_A_TIME: usize = 8;
+
+/// How many left-out files people are told of one by one.
+const MOST_NOTES: usize = 20;
 
 /// What was copied.
 #[derive(Debug, Default, Serialize)]
@@ -35,6 +39,17 @@ impl Report {
     fn skip(&mut self, path: &[u8], reason: &'static str) {
         let path = String::from_utf8_lossy(path).into_owned();
         self.skipped.push(Skipped { path, reason });
+    }
+
+    /// Tells people what was left out.
+    pub(crate) fn note_skipped(&self) {
+        for skipped in self.skipped.iter().take(MOST_NOTES) {
+            let path = output::printable(&skipped.path);
+            output::note(format!("left out {path}: {}", skipped.reason));
+        }
+        if let Some(more @ 1..) = self.skipped.len().checked_sub(MOST_NOTES) {
+            output::note(format!("left out {more} more"));
+        }
     }
 
     /// One line for people.

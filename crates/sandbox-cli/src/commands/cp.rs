@@ -32,10 +32,7 @@ pub(crate) async fn cp(state_dir: Option<&Path>, args: CpArgs) -> Result<u8> {
     if json {
         output::print_json(&report)?;
     } else if !args.quiet {
-        for skipped in &report.skipped {
-            let path = output::printable(&skipped.path);
-            output::note(format!("left out {path}: {}", skipped.reason));
-        }
+        report.note_skipped();
         output::remark(report.summary());
     }
     Ok(0)

@@ -200,13 +200,7 @@ impl Job {
         for extra in &self.extras {
             let place = Place::parse(&extra.destination)?;
             let report = upload.copy(&extra.source, &place).await?;
-            for skipped in &report.skipped {
-                output::note(format!(
-                    "left out {}: {}",
-                    output::printable(&skipped.path),
-                    skipped.reason
-                ));
-            }
+            report.note_skipped();
         }
         Ok(())
     }

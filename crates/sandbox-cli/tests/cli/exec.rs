@@ -1,0 +1,163 @@
+//! `sandbox exec` without a terminal: streams, exit codes, options, and how a sandbox is named.
+
+use crate::support::Home;
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+    thread,
+};
+
+#[test]
+fn a_command_has_its_streams_and_its_exit_code() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let outcome = home.sandbox(&[
+        "exec",
+        &id,
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 7",
+    ]);
+    outcome.assert_code(7);
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.stderr.as_str()),
+        ("out\n", "err\n")
+    );
+    let outcome = home.sandbox(&["exec", &id, "surely-not-there"]);
+    outcome.assert_code(127);
+    assert!(outcome.stderr.contains("surely-not-there"), "{outcome:?}");
+    home.sandbox(&["exec", &id, "/etc/passwd"]).assert_code(126);
+    let outcome = home.sandbox(&["exec", "--timeout", "0.2", &id, "sleep", "60"]);
+    outcome.assert_code(124);
+    assert!(outcome.stderr.contains("--timeout"), "{outcome:?}");
+}
+
+#[test]
+fn standard_input_flows_through_both_ways_at_once() {
+    const SIZE: usize = 24 << 20;
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let mut child = home
+        .command(&["exec", &id, "cat"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let bytes: Vec<u8> = (0..SIZE).map(|at| ((at * at) >> 7) as u8).collect();
+    let sent = bytes.clone();
+    let writer = thread::spawn(move || stdin.write_all(&sent));
+    let mut received = Vec::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut received)
+        .unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(
+        received == bytes,
+        "{} of {SIZE} bytes came back",
+        received.len()
+    );
+}
+
+#[test]
+fn options_reach_the_command() {
+    let home = Home::shared();
+    let id = home.create(&["--env", "BASE=1"]);
+    let exec = |args: &[&str]| home.sandbox(&[&["exec"], args].concat()).ok();
+    assert_eq!(exec(&["--user", "root", &id, "id", "-u"]), "0\n");
+    assert_eq!(exec(&["-w", "/usr", &id, "--", "pwd"]), "/usr\n");
+    assert_eq!(
+        exec(&["-e", "A=b c", &id, "sh", "-c", "echo $A $BASE"]),
+        "b c 1\n"
+    );
+    assert_eq!(exec(&[&id, "pwd"]), "/home/user\n");
+    home.sandbox(&["exec", "-w", "/nowhere", &id, "pwd"])
+        .assert_refused("/nowhere");
+    home.sandbox(&["exec", "--user", "nobody-knows", &id, "pwd"])
+        .assert_refused("nobody-knows");
+}
+
+#[test]
+fn a_sandbox_goes_by_id_start_of_id_or_name() {
+    let home = Home::own();
+    let id = home.create(&["--name", "build"]);
+    for text in [id.as_str(), &id[..5], "build"] {
+        assert_eq!(home.sandbox(&["exec", text, "echo", "x"]).ok(), "x\n");
+    }
+    home.sandbox(&["exec", "other", "true"])
+        .assert_refused("no sandbox \"other\"");
+    home.sandbox(&["exec", "", "true"]).assert_refused("empty");
+    home.sandbox(&["create", "--name", "build"])
+        .assert_refused("build");
+    home.sandbox(&["create", "--name", "a/b"])
+        .assert_refused("letters");
+}
+
+#[test]
+fn empty_and_enormous_arguments_are_refused_or_taken_as_they_are() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    home.sandbox(&["exec", &id, ""]).assert_refused("program");
+    home.sandbox(&["exec", "-w", "", &id, "pwd"])
+        .assert_refused("working directory");
+    home.sandbox(&["exec", "-u", "", &id, "pwd"])
+        .assert_refused("user");
+    let long = "x".repeat(100_000);
+    assert_eq!(
+        home.sandbox(&["exec", &id, "printf", "%s", &long]).ok(),
+        long
+    );
+    assert_eq!(
+        home.sandbox(&[
+            "exec", &id, "printf", "[%s]", "", "a\nb
+"
+        ])
+        .ok(),
+        "[][a\nb
+]"
+    );
+    home.sandbox(&["create", "--lifetime", "99y"])
+        .assert_refused("lifetime");
+    home.sandbox(&["create", "--memory", "1"])
+        .assert_refused("memory");
+    home.sandbox(&["cp", &format!("{id}:{}", "a".repeat(5000)), "x"])
+        .assert_refused("4095 bytes");
+}
+
+#[test]
+fn ordinary_users_are_told_what_is_missing() {
+    // The build's own folder may be closed to others.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("sandbox");
+    fs::copy(env!("CARGO_BIN_EXE_sandbox"), &copy).unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy)
+            .args(["--state-dir", folder.path().join("state").to_str().unwrap()])
+            .args(args)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let (code, text) = run(&["run", "-c", ""]);
+    assert!(code == 125 && text.contains("sudo"), "{code}: {text}");
+    let (code, text) = run(&["doctor"]);
+    assert!(code == 1 && text.contains("✗ root"), "{code}: {text}");
+}
+
+#[test]
+fn a_shell_without_a_terminal_says_what_to_use() {
+    Home::shared()
+        .sandbox(&["shell", "x"])
+        .assert_refused("sandbox exec x -- sh");
+}

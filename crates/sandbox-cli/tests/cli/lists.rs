@@ -1,0 +1,143 @@
+//! `create`, `ls`, `kill`, `prune`, `doctor`: what they print, for people and for programs.
+
+use crate::support::{Home, Talk};
+use std::{fs, time::Instant};
+
+#[test]
+fn a_sandbox_is_listed_from_create_to_kill() {
+    let home = Home::own();
+    let made = home
+        .sandbox(&[
+            "create",
+            "--json",
+            "--name",
+            "build",
+            "--label",
+            "job=x",
+            "--cpus",
+            "0.5",
+            "--lifetime",
+            "1h",
+        ])
+        .json();
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(made["name"], "build");
+    assert_eq!(made["ownership"], "detached");
+    assert_eq!(made["limits"]["cpus"], 0.5);
+    assert_eq!(made["labels"]["job"], "x");
+
+    let table = home.sandbox(&["ls"]).ok();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert!(table.starts_with("ID "), "{table}");
+    for word in [id, "build", "running", "host", "in 59m", "job=x"] {
+        assert!(table.contains(word), "{word} is not in\n{table}");
+    }
+    assert!(!table.contains('\u{1b}'));
+    let listed = home.sandbox(&["ls", "--json"]).json();
+    assert_eq!(listed[0]["id"], id);
+    assert_eq!(listed[0]["created_at"], made["created_at"]);
+    assert_eq!(
+        home.sandbox(&["ls", "-q", "--label", "job=x"]).ok(),
+        format!("{id}\n")
+    );
+    assert_eq!(home.sandbox(&["ls", "-q", "--label", "job=y"]).ok(), "");
+
+    let killed = home.sandbox(&["kill", "--json", "build"]).json();
+    assert_eq!(killed["killed"][0], id);
+    home.assert_nothing_left(id);
+    let outcome = home.sandbox(&["ls"]);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""));
+    assert_eq!(home.sandbox(&["ls", "--json"]).ok(), "[]\n");
+    home.sandbox(&["kill", id]).assert_refused("no sandbox");
+}
+
+#[test]
+fn kill_ends_all_it_can_and_leaves_what_belongs_to_programs() {
+    let home = Home::own();
+    let mut talk =
+        Talk::start(home.command(&["run", "-c", "print('up'); input(); print('still')"]));
+    assert_eq!(talk.line(), "up");
+    let (first, second) = (home.create(&[]), home.create(&[]));
+    assert_eq!(
+        home.sandbox(&["ls", "-q"]).ok(),
+        format!("{first}\n{second}\n")
+    );
+    assert_eq!(home.sandbox(&["ls", "-a", "-q"]).ok().lines().count(), 3);
+    assert!(home.sandbox(&["ls", "-a"]).ok().contains("a program"));
+
+    let outcome = home.sandbox(&["kill", "nobody", &first]);
+    outcome.assert_code(125);
+    assert_eq!(outcome.stdout, format!("{first}\n"));
+    assert!(outcome.stderr.contains("nobody"), "{outcome:?}");
+    assert_eq!(home.sandbox(&["kill", "--all"]).ok(), format!("{second}\n"));
+    assert_eq!(home.records().len(), 1);
+
+    use std::io::Write;
+    writeln!(talk.stdin).unwrap();
+    assert_eq!(talk.line(), "still");
+    talk.finish().assert_code(0);
+    assert_eq!(home.records(), [""; 0]);
+}
+
+#[test]
+fn prune_says_what_it_would_remove_then_removes_it() {
+    let home = Home::own();
+    let living = home.create(&[]);
+    let left = home.state().join("sandboxes/sleft");
+    fs::create_dir(&left).unwrap();
+    let would = home.sandbox(&["prune", "--dry-run", "--json"]).json();
+    assert_eq!(would["sandboxes"], serde_json::json!(["sleft"]));
+    assert!(left.exists());
+    assert_eq!(home.sandbox(&["prune"]).ok(), "sandbox sleft\n");
+    assert!(!left.exists());
+    assert_eq!(home.sandbox(&["prune"]).ok(), "");
+    assert_eq!(home.sandbox(&["exec", &living, "echo", "x"]).ok(), "x\n");
+}
+
+#[test]
+fn doctor_reports_and_its_code_says_whether_sandboxes_can_be_made() {
+    let home = Home::own();
+    let report = home.sandbox(&["doctor", "--json"]).json();
+    assert_eq!(report["ready"], true);
+    let checks = report["checks"].as_array().unwrap();
+    let text = home.sandbox(&["doctor"]).ok();
+    for check in checks {
+        assert!(text.contains(check["name"].as_str().unwrap()), "{text}");
+    }
+    assert_eq!(home.records(), [""; 0]);
+
+    let mut command = home.command(&["--state-dir", "/proc/nowhere", "doctor"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("✗ state directory"), "{text}");
+    assert!(text.contains("fix: "), "{text}");
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_said() {
+    let home = Home::own();
+    home.sandbox(&["--state-dir", "/proc/nowhere", "ls"])
+        .assert_refused("SANDBOX_STATE_DIR");
+}
+
+#[test]
+fn version_and_help_are_there_at_once() {
+    let home = Home::own();
+    let version = home.sandbox(&["--version"]).ok();
+    assert_eq!(
+        version,
+        concat!("sandbox ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    assert!(home.sandbox(&["help", "run"]).ok().contains("Examples:"));
+    home.sandbox(&[]).assert_code(125);
+    home.sandbox(&["fly"]).assert_refused("fly");
+    // The best of many says what it takes; the others say how busy the machine is.
+    let time = || {
+        let start = Instant::now();
+        home.command(&["--version"]).output().unwrap();
+        start.elapsed()
+    };
+    let best = (0..50).map(|_| time()).min().unwrap();
+    assert!(best.as_micros() < 5000, "--version takes {best:?}");
+}

@@ -1,0 +1,14 @@
+//! Runs the real command on the local provider, as a person or a script would.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes the helpers of an integration test for a program"
+)]
+
+mod copies;
+mod exec;
+mod interrupts;
+mod lists;
+mod run;
+mod support;
+mod terminal;
