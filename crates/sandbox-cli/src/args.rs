@@ -307,7 +307,7 @@ pub(crate) struct KillArgs {
 
 /// Remove what crashed programs have left behind
 ///
-/// Sandboxes that live are not touched. The same happens by itself whenever a sandbox is made.
+/// Sandboxes that live are not touched. Every other command does the same by itself, and says nothing of it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox prune\n  \

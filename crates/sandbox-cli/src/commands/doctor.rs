@@ -56,7 +56,7 @@ fn text(diagnosis: &Diagnosis) -> String {
     };
     lines.push(String::new());
     lines.push(match (count(Verdict::Fail), count(Verdict::Warn)) {
-        (0, 0) => "Sandboxes can be made here, and every wall and limit holds.".to_owned(),
+        (0, 0) => "Sandboxes can be made here.".to_owned(),
         (0, _) => {
             "Sandboxes can be made here, but not everything holds: see the fixes above.".to_owned()
         }

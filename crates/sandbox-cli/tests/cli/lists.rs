@@ -17,7 +17,7 @@ fn a_sandbox_is_listed_from_create_to_kill() {
             "--cpus",
             "0.5",
             "--lifetime",
-            "1h",
+            "2d",
         ])
         .json();
     let id = made["id"].as_str().unwrap();
@@ -29,7 +29,7 @@ fn a_sandbox_is_listed_from_create_to_kill() {
     let table = home.sandbox(&["ls"]).ok();
     assert_eq!(table.lines().count(), 2, "{table}");
     assert!(table.starts_with("ID "), "{table}");
-    for word in [id, "build", "running", "host", "in 59m", "job=x"] {
+    for word in [id, "build", "running", "host", "in 1d 23h", "job=x"] {
         assert!(table.contains(word), "{word} is not in\n{table}");
     }
     assert!(!table.contains('\u{1b}'));
