@@ -1,22 +1,45 @@
-//! The suite on the fake below each layer: a layer changes nothing but its own concern.
+//! The suite on the fake below each layer, and on real sandboxes below both: a layer changes nothing but its own concern.
 
 use sandbox_conformance::Harness;
 use sandbox_core::{ProviderExt, SandboxProvider, fake::FakeProvider};
 use sandbox_layers::{TimeoutLayer, TracingLayer};
+use sandbox_local::LocalProvider;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+const MIB: u64 = 1024 * 1024;
+
 fn main() -> ExitCode {
-    let timeout = TimeoutLayer::new(Duration::from_secs(60));
-    let tracing = TracingLayer::new();
+    let state = tempfile::TempDir::with_prefix("sandbox-layers-");
+    let path = state
+        .as_ref()
+        .map(|directory| directory.path().to_owned())
+        .unwrap_or_default();
+    let local = Harness::from_factory(move || {
+        let builder = LocalProvider::builder().state_dir(&path);
+        async move {
+            let provider = builder.build()?.layer(timeout()).layer(TracingLayer::new());
+            Ok(Arc::new(provider) as Arc<dyn SandboxProvider>)
+        }
+    });
+    // Sizes as they are would show nothing about layers that smaller ones do not.
+    let local = local
+        .name("local")
+        .large_file_bytes(128 * MIB)
+        .output_bytes(32 * MIB);
     sandbox_conformance::run_all([
-        harness("timeout", FakeProvider::new().layer(timeout)),
-        harness("tracing", FakeProvider::new().layer(tracing)),
+        fake("timeout", FakeProvider::new().layer(timeout())),
+        fake("tracing", FakeProvider::new().layer(TracingLayer::new())),
+        local,
     ])
 }
 
-fn harness(name: &str, provider: impl SandboxProvider) -> Harness {
-    // Files of the fake are in memory.
+fn timeout() -> TimeoutLayer {
+    TimeoutLayer::new(Duration::from_secs(60))
+}
+
+fn fake(name: &str, provider: impl SandboxProvider) -> Harness {
+    // Its files are in memory.
     Harness::new(Arc::new(provider))
         .name(name)
-        .large_file_bytes(16 * 1024 * 1024)
+        .large_file_bytes(16 * MIB)
 }

@@ -3,7 +3,7 @@
 use super::{
     sandbox::{Link, unexpected},
     socket::Connection,
-    stdin::{Stdin, StdinLine},
+    stdin::{self, Stdin, StdinLine},
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -15,7 +15,13 @@ use sandbox_core::{
     Bytes, Command, Error, ErrorKind, ExitStatus, Position, Process, ProcessControl, ProcessEvent,
     ProcessId, Program, PtySize, Result, Signal,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// Refuses an environment variable that no program could be given.
 pub(crate) fn check_variable(name: &str, value: &str) -> Result<()> {
@@ -147,14 +153,17 @@ async fn follow(link: &Arc<Link>, connection: Connection, stdin: Stdin) -> Resul
         Event::Started { process, pid, at } => (process, pid, at),
         other => return Err(unexpected(other)),
     };
+    let ended = Arc::new(AtomicBool::new(false));
     let control = Arc::new(Control {
         link: Arc::clone(link),
         process,
         stdin: StdinLine::new(stdin),
+        ended: Arc::clone(&ended),
     });
     let follower = Follower {
         link: Arc::clone(link),
         connection,
+        ended,
         done: false,
     };
     let started = stream::once(async move { Ok(ProcessEvent::Started { pid: Some(pid) }) });
@@ -168,6 +177,8 @@ async fn follow(link: &Arc<Link>, connection: Connection, stdin: Stdin) -> Resul
 struct Follower {
     link: Arc<Link>,
     connection: Connection,
+    /// Tells the controls that the exit has come.
+    ended: Arc<AtomicBool>,
     done: bool,
 }
 
@@ -179,6 +190,7 @@ impl Follower {
                 Ok(Event::Lost { bytes }) => Ok(ProcessEvent::Lost { bytes }),
                 Ok(Event::Exited { exit, .. }) => {
                     self.done = true;
+                    self.ended.store(true, Ordering::Relaxed);
                     Ok(ProcessEvent::Exited(to_status(exit)))
                 }
                 Ok(Event::StdinClosed {}) => continue,
@@ -218,22 +230,29 @@ struct Control {
     link: Arc<Link>,
     process: u64,
     stdin: StdinLine,
+    /// The exit has come.
+    ended: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl ProcessControl for Control {
     async fn write_stdin(&self, data: Bytes) -> Result<()> {
-        let write = self.stdin.write(&self.link, self.process, &data);
+        let write = async {
+            if self.ended.load(Ordering::Relaxed) {
+                return Err(stdin::closed());
+            }
+            self.stdin.write(&self.link, self.process, &data).await
+        };
         write
             .await
-            .map_err(|error| error.with_operation("write_stdin"))
+            .map_err(|error| error.with_operation("process.write_stdin"))
     }
 
     async fn close_stdin(&self) -> Result<()> {
         let close = self.stdin.close(&self.link, self.process);
         close
             .await
-            .map_err(|error| error.with_operation("close_stdin"))
+            .map_err(|error| error.with_operation("process.close_stdin"))
     }
 
     async fn signal(&self, signal: Signal) -> Result<()> {
@@ -245,7 +264,7 @@ impl ProcessControl for Control {
         self.link
             .tell(&request)
             .await
-            .map_err(|error| error.with_operation("signal"))
+            .map_err(|error| error.with_operation("process.signal"))
     }
 
     async fn resize(&self, size: PtySize) -> Result<()> {
@@ -257,6 +276,6 @@ impl ProcessControl for Control {
         self.link
             .tell(&request)
             .await
-            .map_err(|error| error.with_operation("resize"))
+            .map_err(|error| error.with_operation("process.resize"))
     }
 }

@@ -264,7 +264,12 @@ impl Sandbox for LocalSandbox {
     async fn kill(&self) -> Result<bool> {
         let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
         blocking(move || match shared.disown(&link.id) {
-            Some(made) => Ok(made.kill()),
+            Some(made) => {
+                // An ending PID 1 closes its socket a moment before it is gone, and calls find no sandbox from then on.
+                let found = link.try_connect();
+                let is_over = found.is_err_and(|error| error.kind() == ErrorKind::SandboxNotFound);
+                Ok(made.kill() && !is_over)
+            }
             None => end(&shared, &link),
         })
         .await
@@ -346,7 +351,7 @@ impl Attach for LocalSandbox {
     async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process> {
         process::attach(&self.link, id, from)
             .await
-            .map_err(|error| error.with_operation("attach"))
+            .map_err(|error| error.with_operation("attach.attach"))
     }
 
     async fn processes(&self) -> Result<Vec<ProcessInfo>> {

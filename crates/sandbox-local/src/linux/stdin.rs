@@ -64,7 +64,14 @@ impl StdinLine {
                 .await
                 .map_err(|error| link.failed(error))?;
         }
-        state.open(link, process).await.map(drop)
+        // The program may have read it all and ended since; only what stays unread is an error.
+        match &*state {
+            State::Open(connection) if news(link, connection)? == News::Unread => {
+                *state = State::Closed;
+                Err(closed())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends standard input. A terminal stays open for more.
@@ -105,34 +112,45 @@ impl State {
                 other => return Err(unexpected(other)),
             }
         }
-        let over = match self {
-            Self::Open(connection) => is_over(link, connection)?,
-            _ => true,
-        };
-        if over {
-            *self = Self::Closed;
+        match self {
+            Self::Open(connection) if news(link, connection)? == News::None => {}
+            _ => *self = Self::Closed,
         }
         match self {
             Self::Open(connection) => Ok(connection),
-            _ => Err(Error::new(
-                ErrorKind::InvalidState,
-                "standard input is closed: it was not asked for, has been closed, or nobody reads it",
-            )),
+            _ => Err(closed()),
         }
     }
 }
 
-/// Whether PID 1 has said that nobody reads.
-fn is_over(link: &Link, connection: &Connection) -> Result<bool> {
+pub(crate) fn closed() -> Error {
+    Error::new(
+        ErrorKind::InvalidState,
+        "standard input is closed: it was not asked for, has been closed, or nobody reads it",
+    )
+}
+
+/// What PID 1 has said since.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    None,
+    /// Nobody reads any more.
+    Unread,
+    /// The command has ended.
+    Ended,
+}
+
+fn news(link: &Link, connection: &Connection) -> Result<News> {
     while let Some(event) = connection
         .try_receive()
         .map_err(|error| link.failed(error))?
     {
         match event {
-            Event::StdinClosed {} | Event::Exited { .. } => return Ok(true),
+            Event::StdinClosed {} => return Ok(News::Unread),
+            Event::Exited { .. } => return Ok(News::Ended),
             Event::Failed { .. } => return Err(unexpected(event)),
             _ => {}
         }
     }
-    Ok(false)
+    Ok(News::None)
 }
