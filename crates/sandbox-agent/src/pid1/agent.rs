@@ -10,9 +10,10 @@ use super::Config;
 use super::connection::Connection;
 use super::deadlines::{Deadlines, Due, after};
 use super::group::Cgroups;
-use super::launch::Launcher;
+use super::launch::{Launcher, Recruit};
 use super::oom::OomCounter;
 use super::process::Process;
+use super::ring::Ring;
 use super::sudo::Sudo;
 use super::token::Token;
 use crate::sys::epoll::{Epoll, Ready, Watch};
@@ -36,8 +37,10 @@ pub(super) enum Task {
     Pump(u64),
     /// A stream whose command has ended waits to be emptied.
     Drain(Token),
-    /// Cgroups may have become empty. Last, for nobody waits for that.
+    /// Cgroups may have become empty. Late, for nobody waits for that.
     Sweep,
+    /// A process is to be ready for the next command. Last, after a cgroup is.
+    Recruit,
 }
 
 /// Commands by their numbers.
@@ -62,8 +65,12 @@ pub(super) struct Agent {
     pub(super) ended: VecDeque<u64>,
     /// Those of them whose output is kept.
     pub(super) ended_rings: VecDeque<u64>,
+    /// Of a command that wrote nothing, for the next one.
+    pub(super) spare_ring: Option<Ring>,
     /// File workers, by PID.
     pub(super) workers: BTreeSet<u32>,
+    /// A process that waits to become the next command.
+    pub(super) reserve: Option<Recruit>,
     /// `None` if the sandbox has no `sudo`.
     pub(super) sudo: Option<Sudo>,
     pub(super) next_process: u64,
@@ -96,7 +103,9 @@ impl Agent {
             lingering: BTreeSet::new(),
             ended: VecDeque::new(),
             ended_rings: VecDeque::new(),
+            spare_ring: None,
             workers: BTreeSet::new(),
+            reserve: None,
             sudo: Sudo::open(),
             next_process: 1,
             drains: BTreeMap::new(),
@@ -135,6 +144,7 @@ impl Agent {
                     Task::Pump(number) => self.pump(number),
                     Task::Drain(token) => self.drain(token),
                     Task::Sweep => self.cgroups.sweep(),
+                    Task::Recruit => self.recruit(),
                 }
             }
         }
@@ -261,6 +271,7 @@ impl Agent {
                 Due::Grace(number) => self.end_grace(number),
                 Due::Accept => self.accept_again(),
                 Due::Sudo => self.await_sudo(),
+                Due::Reserve => self.dismiss_reserve(),
             }
         }
     }

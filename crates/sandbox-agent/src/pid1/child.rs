@@ -20,13 +20,11 @@ use super::launch::Launcher;
 use super::lookup;
 use super::refusal::Refusal;
 use crate::account::{self, Account, AccountError};
-use crate::sys::{program, pty, signal};
+use crate::sys::flag::Flag;
+use crate::sys::{program, pty, signal, socket};
 
 /// Where programs are looked for, unless the sandbox or the command says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The descriptor that says why a command could not be started.
-const STATUS: i32 = 3;
 
 /// The descriptors that a command starts with.
 #[derive(Debug)]
@@ -35,16 +33,12 @@ pub(super) struct Descriptors<'a> {
     pub(super) standard: [BorrowedFd<'a>; 3],
     /// Where the command starts, instead of where it asked to.
     pub(super) directory: Option<BorrowedFd<'a>>,
-    /// Who is told why it could not be started.
-    pub(super) told: Told<'a>,
-    /// Whether standard input is the terminal of the command.
-    pub(super) terminal: bool,
 }
 
 /// Who is told why a command could not be started.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Told<'a> {
-    /// PID 1: an encoded `Event::Failed`. The pipe is closed when the program runs.
+enum Told<'a> {
+    /// PID 1: an encoded `Event::Failed`. The socket is closed when the program runs.
     Host(BorrowedFd<'a>),
     /// The user of `sudo`, on standard error.
     Caller,
@@ -60,80 +54,122 @@ impl Told<'_> {
     }
 }
 
-/// Becomes the program of `spawn`, whose environment starts from `base`.
-pub(super) fn run(
-    launcher: &Launcher,
-    spawn: &Spawn,
-    base: &[(Blob, Blob)],
-    descriptors: &Descriptors<'_>,
-) -> ! {
-    let told = descriptors.told;
-    let code = match prepare(launcher, spawn, descriptors) {
-        Ok(account) => start(spawn, &environment(base, spawn, &account), told.name()),
-        Err(refusal) => report(refusal, told),
+/// Gets ready to become a command, waits for `orders`, and becomes it.
+///
+/// An order is an encoded [`Spawn`] with standard input, output and error. Without one the process ends; with one it
+/// raises `heard`.
+pub(super) fn await_orders(launcher: &Launcher, orders: BorrowedFd<'_>, heard: &Flag) -> ! {
+    let told = Told::Host(orders);
+    let closed = program::close_all_but(&[orders, heard.as_fd()]);
+    let ready = closed
+        .map_err(step("close the sandbox's descriptors"))
+        .and_then(|()| confine(launcher));
+    let order = match ready {
+        Ok(()) => socket::receive(orders).ok().flatten(),
+        Err(refusal) => program::exit(report(refusal, told)),
+    };
+    let Some(order) = order.filter(|_| heard.raise().is_ok()) else {
+        program::exit(0)
+    };
+    let code = match (Spawn::decode(&order.bytes), order.fds.as_slice()) {
+        (Ok(spawn), [stdin, stdout, stderr]) => {
+            let standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+            let placed = place(standard).map_err(step("arrange the command's descriptors"));
+            become_command(
+                launcher,
+                &spawn,
+                &launcher.env,
+                placed.map(|()| false),
+                told,
+            )
+        }
+        _ => report(Refusal::invalid("the command was garbled on its way"), told),
     };
     program::exit(code)
 }
 
-/// Turns a copy of PID 1 into an ordinary process of the user.
-fn prepare(
-    launcher: &Launcher,
-    spawn: &Spawn,
-    descriptors: &Descriptors<'_>,
-) -> Result<Account, Refusal> {
-    let step = |what: &'static str| move |error: io::Error| Refusal::system(what, &error);
-    let placed = descriptors
-        .directory
-        .is_some_and(|fd| program::change_directory(fd).is_ok());
-    place(descriptors).map_err(step("arrange the command's descriptors"))?;
+/// Becomes a command of `sudo`, whose environment starts from a login's.
+pub(super) fn run(launcher: &Launcher, spawn: &Spawn, descriptors: &Descriptors<'_>) -> ! {
+    let directory = descriptors.directory;
+    let there = directory.is_some_and(|fd| program::change_directory(fd).is_ok());
+    let placed = place(descriptors.standard).and_then(|()| program::close_from(3));
+    let ready = placed
+        .map_err(step("arrange the command's descriptors"))
+        .and_then(|()| confine(launcher));
+    program::exit(become_command(
+        launcher,
+        spawn,
+        &[],
+        ready.map(|()| there),
+        Told::Caller,
+    ))
+}
+
+fn step(what: &'static str) -> impl Fn(io::Error) -> Refusal {
+    move |error| Refusal::system(what, &error)
+}
+
+fn place(standard: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    (0..)
+        .zip(standard)
+        .try_for_each(|(number, fd)| program::place(fd, number))
+}
+
+/// Turns a copy of PID 1 into a process that can do no more than a program of the sandbox's root.
+fn confine(launcher: &Launcher) -> Result<(), Refusal> {
     signal::reset().map_err(step("reset signals"))?;
     program::set_session().map_err(step("start a session"))?;
     launcher.limit.apply().map_err(step("limit descriptors"))?;
+    filter(launcher).map_err(step("put the command under its filter"))
+}
+
+fn filter(launcher: &Launcher) -> io::Result<()> {
+    let may_gain = launcher.weaken & weaken::NO_NEW_PRIVS != 0;
+    if !may_gain {
+        program::set_no_new_privs()?;
+    }
+    let filter = launcher.filter.as_ref();
+    match filter.map_or(Ok(()), program::Filter::install) {
+        // Without no_new_privs a filter takes a capability that PID 1 has given up.
+        Err(error) if may_gain && error.raw_os_error() == Some(libc::EACCES) => Ok(()),
+        result => result,
+    }
+}
+
+/// Becomes the command, unless it is not `ready`; that says whether its working directory was entered. Returns the
+/// exit code if that fails, after saying why.
+fn become_command(
+    launcher: &Launcher,
+    spawn: &Spawn,
+    base: &[(Blob, Blob)],
+    ready: Result<bool, Refusal>,
+    told: Told<'_>,
+) -> i32 {
+    match ready.and_then(|there| become_user(launcher, spawn, there)) {
+        Ok(account) => start(spawn, &environment(base, spawn, &account), told.name()),
+        Err(refusal) => report(refusal, told),
+    }
+}
+
+/// Becomes the user of the command, in its working directory unless the process is `there`.
+fn become_user(launcher: &Launcher, spawn: &Spawn, there: bool) -> Result<Account, Refusal> {
     let account = account::resolve(spawn.user.as_deref()).map_err(unknown_user)?;
     let stdin = io::stdin();
-    if descriptors.terminal {
+    if spawn.pty.is_some() {
         pty::control_session(stdin.as_fd()).map_err(step("control the terminal"))?;
         program::give_terminal(stdin.as_fd(), account.uid)
             .map_err(step("hand over the terminal"))?;
     }
-    confine(launcher).map_err(step("put the command under its filter"))?;
     program::become_user(account.uid, account.gid, &account.groups)
         .map_err(step("become the user"))?;
     program::set_dumpable(true).map_err(step("make the command visible"))?;
     if launcher.spared {
         program::set_normal_oom_score().map_err(step("reset the command's OOM score"))?;
     }
-    if !placed {
+    if !there {
         enter(spawn.cwd.as_ref(), &account)?;
     }
     Ok(account)
-}
-
-fn place(descriptors: &Descriptors<'_>) -> io::Result<()> {
-    for (number, fd) in (0..).zip(descriptors.standard) {
-        program::place(fd, number)?;
-    }
-    let Told::Host(status) = descriptors.told else {
-        return program::close_from(STATUS.cast_unsigned());
-    };
-    program::place_until_exec(status, STATUS)?;
-    program::close_from(STATUS.cast_unsigned() + 1)
-}
-
-fn confine(launcher: &Launcher) -> io::Result<()> {
-    let may_gain = launcher.weaken & weaken::NO_NEW_PRIVS != 0;
-    if !may_gain {
-        program::set_no_new_privs()?;
-    }
-    match launcher
-        .filter
-        .as_ref()
-        .map_or(Ok(()), program::Filter::install)
-    {
-        // Without no_new_privs a filter takes a capability that PID 1 has given up.
-        Err(error) if may_gain && error.raw_os_error() == Some(libc::EACCES) => Ok(()),
-        result => result,
-    }
 }
 
 /// Goes to the working directory, with the rights of the user.
@@ -228,9 +264,9 @@ fn start(spawn: &Spawn, environment: &BTreeMap<&[u8], &[u8]>, who: &str) -> i32 
 /// Tells why the command was not started.
 fn report(refusal: Refusal, told: Told<'_>) -> i32 {
     match told {
-        Told::Host(_) => {
-            // PID 1 takes what it cannot read for a failure without a reason.
-            let _ = program::write(STATUS, &refusal.into_event().encode());
+        Told::Host(orders) => {
+            // If that fails PID 1 takes the closed socket for a start, and the exit code is all that there is.
+            let _ = socket::send(orders, &refusal.into_event().encode(), &[]);
             lookup::NOT_EXECUTABLE
         }
         Told::Caller => {

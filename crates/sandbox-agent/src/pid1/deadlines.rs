@@ -20,6 +20,8 @@ pub(super) enum Due {
     Accept,
     /// `sudo` is served again, after that went wrong.
     Sudo,
+    /// No process is kept ready for the next command any more.
+    Reserve,
 }
 
 /// The deadlines of one sandbox.

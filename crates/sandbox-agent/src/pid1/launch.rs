@@ -1,25 +1,30 @@
-//! Starting a command: its cgroup, its descriptors, and the fork.
+//! Starting a command: its descriptors, its cgroup, and the process that becomes it.
+//!
+//! That process is forked first and told afterwards what it is to become, so that it can be there already when a
+//! command comes: forking and confining it takes as long as everything else.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::rc::Rc;
 
-use sandbox_agent::protocol::Blob;
-use sandbox_agent::protocol::agent::{Spawn, stream};
+use sandbox_agent::protocol::agent::{Event, Spawn, stream};
 use sandbox_agent::protocol::zygote::weaken;
+use sandbox_agent::protocol::{Blob, Wire as _};
 
 use super::Config;
-use super::child::{self, Descriptors, Told};
+use super::child;
 use super::group::{Cgroups, Group};
-use super::process::{Launched, Terminal};
+use super::process::{Launched, Start, Terminal};
 use super::refusal::Refusal;
 use super::ring::Ring;
 use super::stdin::Stdin;
 use super::stream::Stream;
 use crate::sys::clone::{Forked, fork};
-use crate::sys::pipe;
+use crate::sys::flag::Flag;
 use crate::sys::program::{DescriptorLimit, Filter, has_oom_score};
 use crate::sys::pty::Terminals;
+use crate::sys::{pipe, socket};
 
 /// Longest label of a command, in bytes.
 pub(super) const MAX_TAG: usize = 256;
@@ -36,7 +41,7 @@ pub(super) struct Launcher {
     pub(super) limit: DescriptorLimit,
     /// Whether PID 1 is spared when memory is used up, which commands must not be.
     pub(super) spared: bool,
-    null: File,
+    null: Rc<OwnedFd>,
     terminals: io::Result<Terminals>,
 }
 
@@ -62,40 +67,33 @@ impl Launcher {
             weaken,
             limit: DescriptorLimit::raise()?,
             spared: has_oom_score(),
-            null: open_null()?,
+            null: Rc::new(open_null()?.into()),
             terminals: Terminals::open(),
         })
     }
 
-    /// Starts a command.
+    /// Forks a process that waits to become a command.
     ///
     /// # Errors
-    /// A refusal that says which limit was reached or what of `spawn` makes no sense.
-    pub(super) fn start(&self, spawn: &Spawn, cgroups: &mut Cgroups) -> Result<Launched, Refusal> {
-        check(spawn)?;
+    /// A refusal that says which limit was reached.
+    pub(super) fn recruit(&self, cgroups: &mut Cgroups) -> Result<Recruit, Refusal> {
         let step = |what: &'static str| move |error: io::Error| Refusal::system(what, &error);
-        let ring = Ring::new().map_err(step("keep the command's output"))?;
-        let ends = self.ends(spawn).map_err(step("make the command's pipes"))?;
-        let (status, status_end) = io::pipe().map_err(step("make the command's pipes"))?;
-        pipe::set_nonblocking(status.as_fd(), true).map_err(step("make the command's pipes"))?;
+        let pair = socket::pair().map_err(step("make the command's pipes"))?;
+        let (orders, theirs) = pair;
+        let heard = Flag::new().map_err(step("make the command's pipes"))?;
+        pipe::set_nonblocking(orders.as_fd(), true).map_err(step("make the command's pipes"))?;
         let cgroup = cgroups.take().map_err(step("make the command's cgroup"))?;
-        let directory = cgroup.as_ref().map(|cgroup| cgroup.directory());
-        match fork(directory) {
-            Ok(Forked::Child) => child::run(
-                self,
-                spawn,
-                &self.env,
-                &self.descriptors(&ends, status_end.as_fd()),
-            ),
-            Ok(Forked::Parent(pid)) => Ok(Launched {
-                pid,
-                group: Group::new(pid, cgroup),
-                status: OwnedFd::from(status).into(),
-                streams: ends.streams,
-                stdin: ends.stdin,
-                terminal: ends.terminal,
-                ring,
-            }),
+        match fork(cgroup.as_ref().map(|cgroup| cgroup.directory())) {
+            Ok(Forked::Child) => child::await_orders(self, theirs.as_fd(), &heard),
+            Ok(Forked::Parent(pid)) => {
+                let group = Group::new(pid, cgroup);
+                Ok(Recruit {
+                    pid,
+                    group,
+                    orders,
+                    heard,
+                })
+            }
             Err(error) => {
                 cgroups.put_back(cgroup);
                 Err(Refusal::system("start another process", &error))
@@ -103,26 +101,51 @@ impl Launcher {
         }
     }
 
-    fn descriptors<'a>(&'a self, ends: &'a Ends, status: BorrowedFd<'a>) -> Descriptors<'a> {
-        let [stdin, stdout, stderr] = &ends.given;
-        let null = self.null.as_fd();
-        let stdout = stdout.as_ref().map_or(null, |fd| fd.as_fd());
-        let slave = ends
-            .terminal
-            .as_ref()
-            .and_then(|terminal| terminal.slave.as_ref());
-        Descriptors {
-            standard: match slave {
-                Some(slave) => [slave.as_fd(); 3],
-                None => [
-                    stdin.as_ref().map_or(null, |fd| fd.as_fd()),
-                    stdout,
-                    stderr.as_ref().map_or(stdout, |fd| fd.as_fd()),
-                ],
-            },
-            directory: None,
-            told: Told::Host(status),
-            terminal: slave.is_some(),
+    /// Starts a command, with `ring` for its output and in the process in `reserve`, if there are any.
+    ///
+    /// # Errors
+    /// A refusal that says which limit was reached or what of `spawn` makes no sense.
+    pub(super) fn start(
+        &self,
+        spawn: &Spawn,
+        ring: Option<Ring>,
+        reserve: &mut Option<Recruit>,
+        cgroups: &mut Cgroups,
+    ) -> Result<Launched, Refusal> {
+        check(spawn)?;
+        let step = |what: &'static str| move |error: io::Error| Refusal::system(what, &error);
+        let ring = ring
+            .map_or_else(Ring::new, Ok)
+            .map_err(step("keep the command's output"))?;
+        let ends = self.ends(spawn).map_err(step("make the command's pipes"))?;
+        let order = Order {
+            message: spawn.encode(),
+            standard: ends.standard.each_ref().map(Rc::clone),
+        };
+        // One in reserve may have been killed meanwhile.
+        if let Some(recruit) = reserve.take() {
+            match recruit.take(&order) {
+                Taken::Yes => return Ok(ends.launched(recruit, Some(order), ring)),
+                Taken::Gone | Taken::Refused(_) => cgroups.retire(recruit.group),
+            }
+        }
+        let recruit = self.execute(&order, cgroups)?;
+        Ok(ends.launched(recruit, None, ring))
+    }
+
+    /// Has a new process become what `order` says.
+    ///
+    /// # Errors
+    /// A refusal that says which limit was reached.
+    pub(super) fn execute(&self, order: &Order, cgroups: &mut Cgroups) -> Result<Recruit, Refusal> {
+        let recruit = self.recruit(cgroups)?;
+        match recruit.take(order) {
+            // Killed on its way to the program, it is a command that was killed.
+            Taken::Yes | Taken::Gone => Ok(recruit),
+            Taken::Refused(refusal) => {
+                cgroups.retire(recruit.group);
+                Err(refusal)
+            }
         }
     }
 
@@ -131,28 +154,28 @@ impl Launcher {
         if let Some((rows, columns)) = spawn.pty {
             return self.terminal_ends(rows, columns);
         }
-        let mut ends = Ends {
-            given: [None, None, None],
-            streams: Vec::new(),
-            stdin: Stdin::none(),
-            terminal: None,
-        };
-        if spawn.stdin {
+        let (given_in, stdin) = if spawn.stdin {
             let (reader, writer) = io::pipe()?;
             pipe::set_nonblocking(writer.as_fd(), true)?;
-            ends.stdin = Stdin::new(writer.into(), false);
-            ends.given[0] = Some(reader.into());
-        }
-        for (index, number) in [(1, stream::STDOUT), (2, stream::STDERR)] {
-            if index == 2 && spawn.merge_stderr {
-                break;
-            }
-            let (reader, writer) = io::pipe()?;
-            pipe::set_nonblocking(reader.as_fd(), true)?;
-            ends.streams.push(Stream::new(number, reader.into(), false));
-            ends.given[index] = Some(writer.into());
-        }
-        Ok(ends)
+            (Rc::new(reader.into()), Stdin::new(writer.into(), false))
+        } else {
+            (Rc::clone(&self.null), Stdin::none())
+        };
+        let (given_out, stdout) = output(stream::STDOUT)?;
+        let mut streams = vec![stdout];
+        let given_err = if spawn.merge_stderr {
+            Rc::clone(&given_out)
+        } else {
+            let (given_err, stderr) = output(stream::STDERR)?;
+            streams.push(stderr);
+            given_err
+        };
+        Ok(Ends {
+            standard: [given_in, given_out, given_err],
+            streams,
+            stdin,
+            terminal: None,
+        })
     }
 
     fn terminal_ends(&self, rows: u16, columns: u16) -> io::Result<Ends> {
@@ -161,8 +184,9 @@ impl Launcher {
             .as_ref()
             .map_err(|error| io::Error::from(error.kind()))?;
         let (master, slave) = terminals.create(rows, columns)?;
+        let slave = Rc::new(slave);
         Ok(Ends {
-            given: [None, None, None],
+            standard: [&slave; 3].map(Rc::clone),
             streams: vec![Stream::new(
                 stream::PTY,
                 pipe::duplicate(master.as_fd(), FIRST_FREE)?,
@@ -177,13 +201,95 @@ impl Launcher {
     }
 }
 
-/// The descriptors of a command: those it is given, and our ends of them.
+/// Makes the pipe of an output stream: the command's end, and ours.
+fn output(number: u8) -> io::Result<(Rc<OwnedFd>, Stream)> {
+    let (reader, writer) = io::pipe()?;
+    pipe::set_nonblocking(reader.as_fd(), true)?;
+    let stream = Stream::new(number, reader.into(), false);
+    Ok((Rc::new(writer.into()), stream))
+}
+
+/// The descriptors of a command: those it is given as standard input, output and error, and our ends of them.
 #[derive(Debug)]
 struct Ends {
-    given: [Option<OwnedFd>; 3],
+    standard: [Rc<OwnedFd>; 3],
     streams: Vec<Stream>,
     stdin: Stdin,
     terminal: Option<Terminal>,
+}
+
+impl Ends {
+    fn launched(self, recruit: Recruit, order: Option<Order>, ring: Ring) -> Launched {
+        let heard = recruit.heard;
+        Launched {
+            pid: recruit.pid,
+            group: recruit.group,
+            start: Start {
+                status: recruit.orders,
+                again: order.map(|order| (heard, order)),
+            },
+            streams: self.streams,
+            stdin: self.stdin,
+            terminal: self.terminal,
+            ring,
+        }
+    }
+}
+
+/// What a process is to become.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// An encoded [`Spawn`].
+    message: Vec<u8>,
+    /// Standard input, output and error.
+    standard: [Rc<OwnedFd>; 3],
+}
+
+/// A process that waits to become a command. It ends if this is dropped.
+#[derive(Debug)]
+pub(super) struct Recruit {
+    pub(super) pid: u32,
+    pub(super) group: Group,
+    /// Takes an order; then says why it cannot be followed, or is closed when the program runs.
+    pub(super) orders: OwnedFd,
+    /// Raised once an order is going to be followed.
+    heard: Flag,
+}
+
+impl Recruit {
+    /// Gives it an order.
+    fn take(&self, order: &Order) -> Taken {
+        // Root of the sandbox may have stopped it while it waited. If it is gone, so that this fails, the next call
+        // fails as well.
+        let _ = self.group.signal(libc::SIGCONT);
+        let standard = order.standard.each_ref().map(|fd| fd.as_fd());
+        match socket::send(self.orders.as_fd(), &order.message, &standard) {
+            Ok(()) => Taken::Yes,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.last_words(),
+            Err(error) => Taken::Refused(Refusal::system("start another process", &error)),
+        }
+    }
+
+    /// What it said before it ended.
+    fn last_words(&self) -> Taken {
+        let said = socket::receive(self.orders.as_fd()).ok().flatten();
+        match said.map(|message| Event::decode(&message.bytes)) {
+            Some(Ok(Event::Failed { failure, message })) => {
+                Taken::Refused(Refusal { failure, message })
+            }
+            _ => Taken::Gone,
+        }
+    }
+}
+
+/// Whether a process has taken an order.
+#[derive(Debug)]
+enum Taken {
+    Yes,
+    /// It was killed.
+    Gone,
+    /// It said that it cannot.
+    Refused(Refusal),
 }
 
 /// Refuses what no program could be started with.

@@ -1,9 +1,7 @@
 //! The life of a command after its start: its output on the way to readers, its timeout, its end, and how long it is
 //! remembered.
 
-use sandbox_agent::protocol::Wire as _;
-use sandbox_agent::protocol::agent::{Event, Exit, Failure};
-use std::io::{self, Read as _};
+use sandbox_agent::protocol::agent::{Event, Exit};
 
 use super::agent::{Agent, Processes, Task};
 use super::connection::Delivered;
@@ -98,68 +96,17 @@ impl Agent {
         more
     }
 
-    /// The status pipe of a new process has something to say, or is closed because the program runs.
-    pub(super) fn resolve_start(&mut self, number: u64) {
-        let Some(process) = self.processes.get_mut(&number) else {
-            return;
-        };
-        let Phase::Starting(status) = &mut process.phase else {
-            return;
-        };
-        let mut message = [0; 4096];
-        let event = match status.read(&mut message) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                return self.resolve_start(number);
-            }
-            Ok(0) | Err(_) => Event::Started {
-                process: number,
-                pid: process.pid,
-                at: 0,
-            },
-            Ok(len) => Event::decode(&message[..len]).unwrap_or_else(|_| Event::Failed {
-                failure: Failure::Internal {},
-                message: "the command could not be started".into(),
-            }),
-        };
-        process.phase = Phase::Running;
-        let failed = matches!(event, Event::Failed { .. });
-        for id in &process.attachments {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.send(&event);
-                match &mut connection.attachment {
-                    Some(attachment) if !failed => attachment.announced = true,
-                    _ => connection.detach(),
-                }
-            }
-        }
-        if failed {
-            self.forget(number);
-        } else {
-            self.later(Task::Pump(number));
-        }
-    }
-
-    /// Removes a process that was never one. Its child is reaped when it has ended.
-    fn forget(&mut self, number: u64) {
-        let Some(process) = self.processes.remove(&number) else {
-            return;
-        };
-        self.pids.remove(&process.pid);
-        self.cancel_deadlines(number);
-        for id in process.attachments {
-            self.later(Task::Serve(id));
-        }
-        if let Some(group) = process.group {
-            self.cgroups.retire(group);
-        }
-    }
-
     /// Takes every child that has ended: main processes of commands, file workers, and orphans.
     pub(super) fn reap(&mut self) {
         while let Some((pid, status)) = signal::reap() {
             if let Some(number) = self.pids.remove(&pid) {
-                self.main_ended(number, status);
+                self.main_ended(number, pid, status);
+            } else if self
+                .reserve
+                .as_ref()
+                .is_some_and(|recruit| recruit.pid == pid)
+            {
+                self.dismiss_reserve();
             } else if !self.workers.remove(&pid) {
                 self.sudo_ended(pid, status);
             }
@@ -176,12 +123,15 @@ impl Agent {
         self.later(Task::Sweep);
     }
 
-    fn main_ended(&mut self, number: u64, status: i32) {
+    fn main_ended(&mut self, number: u64, pid: u32, status: i32) {
         // Killed before it could run the program, perhaps; then the pipe is closed now.
         self.resolve_start(number);
         let Some(process) = self.processes.get_mut(&number) else {
             return;
         };
+        if process.pid != pid {
+            return;
+        }
         let exit = exit_of(status, process, &self.oom);
         process.stdin.shut();
         if let Some(terminal) = &mut process.terminal {
@@ -240,10 +190,9 @@ impl Agent {
         };
         process.phase = Phase::Ended(exit.clone(), crate::sys::timer::now());
         process.terminal = None;
-        if process.ring.end() == 0 {
-            process.ring.release();
-        } else {
-            self.ended_rings.push_back(number);
+        match process.ring.reclaim() {
+            Some(ring) => self.spare_ring = Some(ring),
+            None => self.ended_rings.push_back(number),
         }
         let streams = std::mem::take(&mut process.streams);
         for (index, mut stream) in (0..).zip(streams) {
@@ -337,7 +286,7 @@ impl Agent {
         }
     }
 
-    fn cancel_deadlines(&mut self, number: u64) {
+    pub(super) fn cancel_deadlines(&mut self, number: u64) {
         self.deadlines.cancel(Due::Timeout(number));
         self.deadlines.cancel(Due::Grace(number));
     }

@@ -17,6 +17,7 @@ mod process;
 mod refusal;
 mod requests;
 mod ring;
+mod starting;
 mod stdin;
 mod stream;
 mod sudo;

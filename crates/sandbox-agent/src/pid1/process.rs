@@ -1,7 +1,7 @@
 //! One command: its main process, output and readers, from the start until nobody asks for it any more.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use sandbox_agent::protocol::Blob;
@@ -9,9 +9,11 @@ use sandbox_agent::protocol::agent::{Exit, ProcessEntry, Spawn};
 
 use super::deadlines::milliseconds;
 use super::group::Group;
+use super::launch::Order;
 use super::ring::Ring;
 use super::stdin::Stdin;
 use super::stream::Stream;
+use crate::sys::flag::Flag;
 use crate::sys::timer::now;
 
 /// Most bytes of a command line that are remembered.
@@ -20,8 +22,8 @@ const MAX_COMMAND_LINE: usize = 4096;
 /// How far a command has come.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Forked. The pipe closes when it runs the program, or says why it cannot.
-    Starting(File),
+    /// Told what to become.
+    Starting(Start),
     /// The program runs.
     Running,
     /// The timeout has passed and the main process has ended; others have the rest of the grace.
@@ -32,12 +34,29 @@ pub(super) enum Phase {
     Ended(Exit, Duration),
 }
 
+/// A process on its way to the program.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// Says why it cannot run the program, or closes when it does.
+    pub(super) status: OwnedFd,
+    /// What to tell another process, unless this flag says that the first one has heard it.
+    pub(super) again: Option<(Flag, Order)>,
+}
+
+impl Start {
+    /// Takes the order if it was never heard.
+    pub(super) fn take_unheard(&mut self) -> Option<Order> {
+        let (heard, order) = self.again.take()?;
+        (!heard.take()).then_some(order)
+    }
+}
+
 /// What becomes a [`Process`] once it has a number.
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) pid: u32,
     pub(super) group: Group,
-    pub(super) status: File,
+    pub(super) start: Start,
     pub(super) streams: Vec<Stream>,
     pub(super) stdin: Stdin,
     /// Kept open so that the terminal lives as long as the command, whatever the program closes.
@@ -49,7 +68,7 @@ pub(super) struct Launched {
 #[derive(Debug)]
 pub(super) struct Terminal {
     pub(super) master: OwnedFd,
-    pub(super) slave: Option<OwnedFd>,
+    pub(super) slave: Option<Rc<OwnedFd>>,
 }
 
 /// A command.
@@ -83,7 +102,7 @@ impl Process {
     pub(super) fn new(launched: Launched, spawn: Spawn, oom_kills: u64) -> Self {
         Self {
             pid: launched.pid,
-            phase: Phase::Starting(launched.status),
+            phase: Phase::Starting(launched.start),
             group: Some(launched.group),
             streams: launched.streams,
             stdin: launched.stdin,

@@ -223,7 +223,12 @@ impl Agent {
         }
         let number = self.next_process;
         let oom_kills = self.oom.read();
-        let launched = self.launcher.start(&spawn, &mut self.cgroups)?;
+        let launched = self.launcher.start(
+            &spawn,
+            self.spare_ring.take(),
+            &mut self.reserve,
+            &mut self.cgroups,
+        )?;
         self.next_process += 1;
         let (foreground, timeout) = (spawn.foreground, after(spawn.timeout_ms));
         let mut process = Process::new(launched, spawn, oom_kills);
@@ -249,8 +254,8 @@ impl Agent {
     }
 
     fn watch_process(&self, number: u64, process: &Process) -> io::Result<()> {
-        if let Phase::Starting(status) = &process.phase {
-            self.watch(status, Token::Status(number), Watch::Edges)?;
+        if let Phase::Starting(start) = &process.phase {
+            self.watch(&start.status, Token::Status(number), Watch::Readable)?;
         }
         if let Some(stdin) = process.stdin.file() {
             self.watch(stdin, Token::Stdin(number), Watch::Edges)?;

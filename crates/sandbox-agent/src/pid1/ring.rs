@@ -64,6 +64,16 @@ impl Ring {
         })
     }
 
+    /// Takes the memory for another ring if nothing was ever appended, and leaves nothing to append to.
+    pub(crate) fn reclaim(&mut self) -> Option<Self> {
+        (self.end == 0).then(|| Self {
+            memory: self.memory.take(),
+            segments: VecDeque::new(),
+            start: 0,
+            end: 0,
+        })
+    }
+
     /// Cursor of the oldest byte that is kept.
     pub(crate) fn start(&self) -> u64 {
         self.start
@@ -294,6 +304,16 @@ mod tests {
         append(&mut ring, 1, b"z");
         assert_eq!(ring.start(), 2, "the oldest segment is gone");
         assert_eq!(contents(&ring, 2).0.len(), 2 * MAX_SEGMENTS - 1);
+    }
+
+    #[test]
+    fn only_an_unused_ring_is_used_again() {
+        let mut ring = Ring::new().unwrap();
+        let mut other = ring.reclaim().unwrap();
+        assert!(ring.append_with(1, 1, |_| Ok(1)).is_err());
+        append(&mut other, 1, b"abc");
+        assert!(other.reclaim().is_none());
+        assert_eq!(contents(&other, 0).0, b"abc");
     }
 
     #[test]

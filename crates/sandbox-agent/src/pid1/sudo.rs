@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::agent::Agent;
-use super::child::{self, Descriptors, Told};
+use super::child::{self, Descriptors};
 use super::deadlines::{Due, after};
 use super::group::Cgroups;
 use super::launch::{self, Launcher};
@@ -113,11 +113,9 @@ impl Starter for Lender<'_> {
         let descriptors = Descriptors {
             standard: command.standard,
             directory: command.directory,
-            told: Told::Caller,
-            terminal: false,
         };
         match fork(cgroup.as_ref().map(|cgroup| cgroup.as_fd())) {
-            Ok(Forked::Child) => child::run(self.launcher, command.spawn, &[], &descriptors),
+            Ok(Forked::Child) => child::run(self.launcher, command.spawn, &descriptors),
             Ok(Forked::Parent(pid)) => match wait::open_child(pid) {
                 Ok(ended) => Ok((pid, ended)),
                 Err(error) => {

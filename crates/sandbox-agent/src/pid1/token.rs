@@ -15,7 +15,7 @@ pub(super) enum Token {
     Sudo,
     /// A connection.
     Connection(u64),
-    /// The pipe by which a new process says why it did not start.
+    /// The socket by which a new process says why it did not start.
     Status(u64),
     /// Standard input of a process.
     Stdin(u64),

@@ -8,6 +8,7 @@ pub(crate) mod clone;
 pub(crate) mod credential;
 pub(crate) mod epoll;
 pub(crate) mod file;
+pub(crate) mod flag;
 pub(crate) mod inherit;
 pub(crate) mod local;
 pub(crate) mod memory;

@@ -64,12 +64,6 @@ pub(crate) fn place(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     super::check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }
 
-/// As [`place`], but the copy is closed once the program runs.
-pub(crate) fn place_until_exec(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
-    // SAFETY: as for `place`.
-    super::check(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) }).map(drop)
-}
-
 /// Closes every descriptor from `first` on. No owner of one may be used, or dropped, after that.
 pub(crate) fn close_from(first: u32) -> io::Result<()> {
     close_range(first, u32::MAX)
@@ -102,12 +96,6 @@ pub(crate) fn change_directory(directory: BorrowedFd<'_>) -> io::Result<()> {
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: the caller is a forked child that never gets back to the owners of these descriptors.
     super::check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
-}
-
-/// Writes to one of the descriptors that [`place_until_exec`] has put at its place.
-pub(crate) fn write(number: i32, bytes: &[u8]) -> io::Result<()> {
-    // SAFETY: `bytes` lives until the call returns.
-    super::check(unsafe { libc::write(number, bytes.as_ptr().cast(), bytes.len()) }).map(drop)
 }
 
 /// Nothing that this process executes can gain rights by it.

@@ -325,3 +325,40 @@ fn long_arguments_travel_beside_the_packet() {
         total.to_string()
     );
 }
+
+/// Finds the PID of the process that waits to become the next command.
+const FIND_WAITING: &str = "while [ -z \"$found\" ]; do for p in /proc/[0-9]*; do \
+     read -r name 2>/dev/null < $p/comm && [ \"$name\" = sandbox-init ] && [ $p != /proc/1 ] && \
+     found=$p; done; done; ";
+
+#[test]
+fn a_process_that_waits_for_the_next_command_may_be_killed_or_stopped() {
+    let world = World::new();
+    let root = |script: &str| Spawn {
+        user: Some("root".into()),
+        ..sh(script)
+    };
+    for signal in ["KILL", "STOP"] {
+        // The next command comes while the process is about to end, or before it is there.
+        for _ in 0..100 {
+            let script = format!("kill -{signal} -1; true");
+            world.address.run(root(&script)).expect_code(0);
+            world.address.sh("exit 3").expect_code(3);
+        }
+    }
+    // The user of the commands cannot reach it.
+    let attack =
+        "kill -KILL ${found#/proc/}; cat $found/environ; cat $found/mem; ls $found/fd; true";
+    let report = world
+        .address
+        .sh(&format!("{FIND_WAITING} {attack}"))
+        .expect_code(0);
+    let refusals = |text| report.err().matches(text).count();
+    let refused = (refusals("not permitted"), refusals("Permission denied"));
+    assert_eq!((refused, report.out().as_str()), ((1, 3), ""), "{report:?}");
+    // It does not wait for ever.
+    assert!(crate::harness::eventually(|| {
+        let processes = world.sandbox.shell("ls -d /proc/[0-9]*").1;
+        processes.lines().count() == 3
+    }));
+}

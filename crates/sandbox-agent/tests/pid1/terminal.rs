@@ -18,7 +18,7 @@ fn a_terminal_echoes_and_ends_its_input() {
     let (client, ..) = world.address.spawn(terminal(
         "echo $TERM; test -t 0 -a -t 1 -a -t 2 && tty; cat; echo end",
     ));
-    let report = client.until(|report| report.screen().contains("/dev/pts/"));
+    let report = client.until(|report| report.screen().ends_with("/dev/pts/0\r\n"));
     assert!(
         report.screen().starts_with("xterm-256color\r\n"),
         "{report:?}"

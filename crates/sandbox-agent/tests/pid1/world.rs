@@ -122,12 +122,16 @@ impl Cgroup {
         names
     }
 
-    /// How many processes all commands have.
+    /// How many processes all commands have. One that waits to become a command has none of their names yet.
     pub(crate) fn population(&self) -> usize {
         let procs = |name: String| fs::read_to_string(self.0.join(name).join("cgroup.procs"));
-        let commands = self.commands().into_iter();
-        commands
-            .map(|name| procs(name).map_or(0, |text| text.lines().count()))
+        let lists = self.commands().into_iter().flat_map(procs);
+        let runs = |pid: &str| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim() != "sandbox-init")
+        };
+        lists
+            .map(|list| list.lines().filter(|pid| runs(pid)).count())
             .sum()
     }
 }
