@@ -19,10 +19,13 @@ pub(crate) struct Args {
 }
 
 /// What is not for every run, and why.
-const ELSEWHERE: [(&str, &str); 1] = [(
-    "fuzz",
-    "takes minutes and a nightly compiler: `cargo xtask fuzz`",
-)];
+const ELSEWHERE: [(&str, &str); 2] = [
+    (
+        "fuzz",
+        "takes minutes and a nightly compiler: `cargo xtask fuzz`",
+    ),
+    ("bench", "wants a quiet machine: `cargo xtask bench local`"),
+];
 
 /// A check that runs alone or as a part of `ci`.
 #[derive(Debug, Clone, Copy, clap::Subcommand)]

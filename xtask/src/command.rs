@@ -96,6 +96,11 @@ impl Command {
         bail!("`{}` failed: {status}", self.shown());
     }
 
+    /// Runs it with its output going straight to ours, and says whether it succeeded.
+    pub(crate) fn succeeds_aloud(mut self) -> Result<bool> {
+        Ok(self.spawn()?.wait()?.success())
+    }
+
     /// Runs it and returns its standard output.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! One file per command. `cargo xtask ci` runs every check; each check is a command of its own as well.
 
 mod advisories;
+mod bench;
 mod ci;
 mod command;
 mod context;
@@ -34,6 +35,9 @@ use report::Report;
 enum Task {
     /// Runs every check, as continuous integration does.
     Ci(ci::Args),
+    /// Measures what a provider costs, beside other tools.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Runs the fuzz targets.
     Fuzz(fuzz::Args),
     #[command(flatten)]
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let task = Task::parse();
     let result = Context::new().and_then(|context| match task {
         Task::Ci(args) => ci::run(&context, &args),
+        Task::Bench(bench) => bench::run(&context, &bench),
         Task::Fuzz(args) => Ok(Report::default().step("fuzz", || fuzz::run(&context, &args))),
         Task::Step(step) => ci::run_step(&context, step),
     });

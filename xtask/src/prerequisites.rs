@@ -11,32 +11,51 @@ use crate::{context::Context, report, report::Outcome};
 /// The list, below the workspace.
 const LIST: &str = ".ci/packages";
 
-/// Installs what is missing, or names it.
+/// Installs what the list has and is missing, or names it.
 pub(crate) fn run(context: &Context) -> Result<Outcome> {
     let list = fs::read_to_string(context.root().join(LIST)).context(LIST)?;
     let wanted = packages(&list);
-    if !context.command("dpkg-query").arg("--version").succeeds() {
+    if !is_debian(context) {
         let names = wanted.join(" ");
         return Ok(Outcome::Skipped(format!(
             "not a Debian system; the tests need what these packages hold: {names}"
         )));
     }
-    let missing: Vec<_> = wanted
-        .into_iter()
+    install(context, &wanted)?;
+    Ok(Outcome::Passed)
+}
+
+/// Installs those of the packages that are missing.
+///
+/// # Errors
+/// Which ones are missing, if they cannot be installed.
+pub(crate) fn install(context: &Context, packages: &[&str]) -> Result<()> {
+    if !is_debian(context) {
+        bail!(
+            "not a Debian system; what these packages hold is needed: {}",
+            packages.join(" ")
+        );
+    }
+    let missing: Vec<_> = packages
+        .iter()
+        .copied()
         .filter(|package| !installed(context, package))
         .collect();
     if missing.is_empty() {
-        return Ok(Outcome::Passed);
+        return Ok(());
     }
+    let names = missing.join(" ");
     if !is_root(context) {
-        let names = missing.join(" ");
         bail!("these packages are missing; as root, run: apt-get install {names}");
     }
-    report::note(&format!("installing {}", missing.join(" ")));
+    report::note(&format!("installing {names}"));
     apt_get(context, &["update"])?;
     let options = ["install", "--yes", "--no-install-recommends"];
-    apt_get(context, &[&options, missing.as_slice()].concat())?;
-    Ok(Outcome::Passed)
+    apt_get(context, &[&options, missing.as_slice()].concat())
+}
+
+fn is_debian(context: &Context) -> bool {
+    context.command("dpkg-query").arg("--version").succeeds()
 }
 
 /// One package a line; `#` starts a comment.

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: all tests, by nextest where it is installed, and the examples in the documentation.
+//! `cargo xtask test`: all tests, by nextest where it is installed, a turn of the benchmark, and the examples in the
+//! documentation.
 
 use anyhow::Result;
 
@@ -17,6 +18,9 @@ pub(crate) fn run(context: &Context) -> Result<Outcome> {
         let test = context.cargo(["test", "--no-fail-fast"]).args(targets);
         test.args(SELECTION).stream()?;
     }
+    // The benchmark measures nothing here; it only has to run.
+    let bench = context.cargo(["test", "--bench", "local"]).args(SELECTION);
+    bench.args(["--", "--test"]).stream()?;
     context.cargo(["test", "--doc"]).args(SELECTION).stream()?;
     Ok(Outcome::Passed)
 }

@@ -7,10 +7,11 @@
 mod measure;
 mod rows;
 
+use anyhow::Context;
 use measure::{Row, machine};
 use sandbox_core::Limits;
 use sandbox_local::LocalProvider;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 fn main() -> anyhow::Result<ExitCode> {
     // `cargo test --benches` asks whether it runs at all, not how fast.
@@ -35,6 +36,12 @@ fn main() -> anyhow::Result<ExitCode> {
     for row in &rows {
         println!("{row}");
     }
+    if let Some(file) = argument_after("--json") {
+        let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
+        let all = serde_json::json!({ "machine": machine(), "rows": rows });
+        std::fs::write(&file, format!("{all:#}\n"))
+            .with_context(|| format!("write {}", file.display()))?;
+    }
     let missed: Vec<_> = rows.iter().filter(|row| row.is_missed()).collect();
     for row in &missed {
         println!(
@@ -50,4 +57,10 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn argument_after(name: &str) -> Option<PathBuf> {
+    let mut arguments = std::env::args_os();
+    arguments.find(|argument| argument == name)?;
+    arguments.next().map(PathBuf::from)
 }

@@ -1,5 +1,6 @@
 //! Times, percentiles and the table's rows.
 
+use serde_json::{Value, json};
 use std::{
     fmt, fs,
     time::{Duration, Instant},
@@ -13,6 +14,11 @@ impl Times {
     /// Records the time since `start`.
     pub(crate) fn since(&mut self, start: Instant) {
         self.0.push(start.elapsed());
+    }
+
+    fn to_json(&self) -> Value {
+        let ms = |percent| self.percentile(percent).as_secs_f64() * 1000.0;
+        json!({ "p50": ms(50), "p99": ms(99), "count": self.0.len() })
     }
 
     fn percentile(&self, percent: usize) -> Duration {
@@ -64,6 +70,24 @@ impl Row {
             .as_ref()
             .map_or(0.0, |times| times.percentile(50).as_secs_f64());
         self.ours.percentile(50).as_secs_f64() / theirs
+    }
+
+    /// All that the table says, times in milliseconds.
+    pub(crate) fn to_json(&self) -> Value {
+        let (theirs, skipped) = match &self.theirs {
+            Ok(theirs) => (theirs.to_json(), Value::Null),
+            Err(why) => (Value::Null, why.as_str().into()),
+        };
+        json!({
+            "what": self.what,
+            "against": self.against,
+            "ours": self.ours.to_json(),
+            "theirs": theirs,
+            "skipped": skipped,
+            "ratio": self.theirs.is_ok().then(|| self.ratio()),
+            "aim": self.aim.to_string(),
+            "missed": self.is_missed(),
+        })
     }
 
     pub(crate) fn is_missed(&self) -> bool {
