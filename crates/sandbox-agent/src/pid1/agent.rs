@@ -37,6 +37,8 @@ pub(super) enum Task {
     Pump(u64),
     /// A stream whose command has ended waits to be emptied.
     Drain(Token),
+    /// More children have ended.
+    Reap,
     /// Cgroups may have become empty. Late, for nobody waits for that.
     Sweep,
     /// A process is to be ready for the next command. Last, after a cgroup is.
@@ -143,6 +145,7 @@ impl Agent {
                     Task::Serve(number) => self.serve(number),
                     Task::Pump(number) => self.pump(number),
                     Task::Drain(token) => self.drain(token),
+                    Task::Reap => self.reap(),
                     Task::Sweep => self.cgroups.sweep(),
                     Task::Recruit => self.recruit(),
                 }

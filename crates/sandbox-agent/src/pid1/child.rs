@@ -1,8 +1,9 @@
 //! From the fork to the program: what happens in the new process of a command.
 //!
 //! Order matters. Descriptors of the sandbox's PID 1 are closed before anything else looks at the world; the seccomp
-//! filter is on before the change of user; and only then does the process become dumpable, so that no other process
-//! can reach into it while it could still do more than the command may.
+//! filter is on before the change of user; and the process stays undumpable until it runs the program, so that no
+//! other process can reach into it while it could still do more than the command may, or could send PID 1 something
+//! (a descriptor whose closing takes long, for one).
 
 use std::collections::BTreeMap;
 use std::env::set_current_dir;
@@ -145,14 +146,23 @@ fn become_command(
     ready: Result<bool, Refusal>,
     told: Told<'_>,
 ) -> i32 {
-    match ready.and_then(|there| become_user(launcher, spawn, there)) {
-        Ok(account) => start(spawn, &environment(base, spawn, &account), told.name()),
-        Err(refusal) => report(refusal, told),
+    let account = match ready.and_then(|there| become_user(spawn, there)) {
+        Ok(account) => account,
+        Err(refusal) => return report(refusal, told),
+    };
+    if launcher.spared
+        && let Err(error) = give_up_protection()
+    {
+        // The exit code says that it failed, should nobody read standard error.
+        let who = told.name();
+        let _ = writeln!(io::stderr(), "{who}: cannot reset the OOM score: {error}");
+        return lookup::NOT_EXECUTABLE;
     }
+    start(spawn, &environment(base, spawn, &account), told.name())
 }
 
 /// Becomes the user of the command, in its working directory unless the process is `there`.
-fn become_user(launcher: &Launcher, spawn: &Spawn, there: bool) -> Result<Account, Refusal> {
+fn become_user(spawn: &Spawn, there: bool) -> Result<Account, Refusal> {
     let account = account::resolve(spawn.user.as_deref()).map_err(unknown_user)?;
     let stdin = io::stdin();
     if spawn.pty.is_some() {
@@ -162,14 +172,20 @@ fn become_user(launcher: &Launcher, spawn: &Spawn, there: bool) -> Result<Accoun
     }
     program::become_user(account.uid, account.gid, &account.groups)
         .map_err(step("become the user"))?;
-    program::set_dumpable(true).map_err(step("make the command visible"))?;
-    if launcher.spared {
-        program::set_normal_oom_score().map_err(step("reset the command's OOM score"))?;
-    }
+    // A change of user may have made it dumpable, if the machine is set up so.
+    program::set_dumpable(false).map_err(step("hide the command"))?;
     if !there {
         enter(spawn.cwd.as_ref(), &account)?;
     }
     Ok(account)
+}
+
+/// Makes the process as likely to be ended for lack of memory as others, for which it has to be dumpable: from here
+/// on other processes of the user can reach into it, so it lets go of PID 1 first.
+fn give_up_protection() -> io::Result<()> {
+    program::close_from(3)?;
+    program::set_dumpable(true)?;
+    program::set_normal_oom_score()
 }
 
 /// Goes to the working directory, with the rights of the user.

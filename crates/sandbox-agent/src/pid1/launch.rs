@@ -22,7 +22,7 @@ use super::stdin::Stdin;
 use super::stream::Stream;
 use crate::sys::clone::{Forked, fork};
 use crate::sys::flag::Flag;
-use crate::sys::program::{DescriptorLimit, Filter, has_oom_score};
+use crate::sys::program::{DescriptorLimit, Filter, is_spared};
 use crate::sys::pty::Terminals;
 use crate::sys::{pipe, socket};
 
@@ -66,7 +66,7 @@ impl Launcher {
             filter,
             weaken,
             limit: DescriptorLimit::raise()?,
-            spared: has_oom_score(),
+            spared: is_spared(),
             null: Rc::new(open_null()?.into()),
             terminals: Terminals::open(),
         })
@@ -122,8 +122,9 @@ impl Launcher {
             message: spawn.encode(),
             standard: ends.standard.each_ref().map(Rc::clone),
         };
-        // One in reserve may have been killed meanwhile.
+        // Root of the sandbox may have killed or stopped one in reserve.
         if let Some(recruit) = reserve.take() {
+            let _ = recruit.group.signal(libc::SIGCONT);
             match recruit.take(&order) {
                 Taken::Yes => return Ok(ends.launched(recruit, Some(order), ring)),
                 Taken::Gone | Taken::Refused(_) => cgroups.retire(recruit.group),
@@ -259,9 +260,6 @@ pub(super) struct Recruit {
 impl Recruit {
     /// Gives it an order.
     fn take(&self, order: &Order) -> Taken {
-        // Root of the sandbox may have stopped it while it waited. If it is gone, so that this fails, the next call
-        // fails as well.
-        let _ = self.group.signal(libc::SIGCONT);
         let standard = order.standard.each_ref().map(|fd| fd.as_fd());
         match socket::send(self.orders.as_fd(), &order.message, &standard) {
             Ok(()) => Taken::Yes,

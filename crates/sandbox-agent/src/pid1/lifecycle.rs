@@ -16,6 +16,9 @@ use crate::sys::signal;
 /// How often a process's output goes round before others have their turn.
 const ROUNDS: usize = 16;
 
+/// How many children are waited for before others have their turn.
+const REAP_TURN: usize = 256;
+
 /// Most ended processes whose exit is remembered.
 const MAX_ENDED: usize = 1024;
 
@@ -98,7 +101,8 @@ impl Agent {
 
     /// Takes every child that has ended: main processes of commands, file workers, and orphans.
     pub(super) fn reap(&mut self) {
-        while let Some((pid, status)) = signal::reap() {
+        let mut turn = 0..REAP_TURN;
+        while let Some((pid, status)) = turn.next().and_then(|_| signal::reap()) {
             if let Some(number) = self.pids.remove(&pid) {
                 self.main_ended(number, pid, status);
             } else if self
@@ -110,6 +114,9 @@ impl Agent {
             } else if !self.workers.remove(&pid) {
                 self.sudo_ended(pid, status);
             }
+        }
+        if turn.is_empty() {
+            self.later(Task::Reap);
         }
         for number in self.lingering.clone() {
             let group = self

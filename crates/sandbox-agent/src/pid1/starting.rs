@@ -31,10 +31,12 @@ impl Agent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Ok(None) | Err(_) => match start.take_unheard() {
                 // It was killed before it heard what to become, perhaps before it was told.
-                Some(order) if !process.killed => match self.start_again(number, &order) {
-                    Ok(()) => return,
-                    Err(refusal) => Some(refusal.into_event()),
-                },
+                Some(order) if !process.killed && !process.timed_out => {
+                    match self.start_again(number, &order) {
+                        Ok(()) => return,
+                        Err(refusal) => Some(refusal.into_event()),
+                    }
+                }
                 // It runs, or was killed on its way to the program.
                 _ => None,
             },

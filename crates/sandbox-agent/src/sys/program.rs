@@ -119,9 +119,9 @@ pub(crate) fn set_dumpable(dumpable: bool) -> io::Result<()> {
     super::check(result).map(drop)
 }
 
-/// Whether this process is not as likely as any other to be ended when memory is used up.
-pub(crate) fn has_oom_score() -> bool {
-    !std::fs::read(OOM_SCORE).is_ok_and(|score| score.trim_ascii() == b"0")
+/// Whether this process is less likely than others to be ended when memory is used up.
+pub(crate) fn is_spared() -> bool {
+    std::fs::read(OOM_SCORE).is_ok_and(|score| score.starts_with(b"-"))
 }
 
 /// Makes this process as likely as any other to be ended when memory is used up. It has to be dumpable.

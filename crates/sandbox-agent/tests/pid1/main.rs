@@ -14,6 +14,7 @@ mod end;
     reason = "shared with the tests of the zygote, which need more of it"
 )]
 mod harness;
+mod limits;
 mod output;
 mod peers;
 mod start;
