@@ -125,10 +125,10 @@ pub(crate) fn preflight(host: &Host) -> Vec<Check> {
         ),
         check(
             "kernel",
-            host.kernel >= (6, 8),
+            host.kernel >= (5, 19),
             Verdict::Fail,
             format!(
-                "Linux {major}.{minor}, and 6.8 or later is needed for overlays of id-mapped mounts"
+                "Linux {major}.{minor}, and 5.19 or later is needed for overlays of id-mapped mounts"
             ),
             "use a machine with a newer kernel",
         ),
