@@ -363,24 +363,3 @@ impl Client {
         times
     }
 }
-
-impl Client {
-    /// Counts the bytes of output up to the end, without looking at them.
-    pub(crate) fn count(&self) -> usize {
-        let mut buffer = vec![0; MAX_PACKET];
-        let mut total = 0;
-        loop {
-            let (len, _) = rustix::net::recv(
-                &self.socket,
-                buffer.as_mut_slice(),
-                rustix::net::RecvFlags::empty(),
-            )
-            .unwrap();
-            match buffer[0] {
-                2 => total += len - 14,
-                5 => return total,
-                _ => {}
-            }
-        }
-    }
-}
