@@ -295,3 +295,30 @@ fn a_command_that_ends_while_its_reader_sleeps_is_not_cut_either() {
     let report = client.rest().expect_code(4);
     assert_eq!((report.stdout.len(), report.lost), (1_200_000, 0));
 }
+
+#[test]
+fn the_output_of_ended_commands_is_bounded_in_all() {
+    let world = World::new();
+    let client = world.address.connect();
+    let commands = 10;
+    for _ in 0..commands {
+        client.send(&Request::Spawn {
+            spawn: background("head -c 1100000 /dev/zero"),
+        });
+        assert!(matches!(client.event(), Event::Started { .. }));
+        client.rest().expect_code(0);
+    }
+    let kept = (1..=commands).map(|process| {
+        let report = world.address.attach(process, Position::Cursor { at: 0 });
+        let report = report.rest().expect_code(0);
+        assert_eq!(report.lost + report.stdout.len() as u64, 1_100_000);
+        report.stdout.len() as u64
+    });
+    // The oldest went first.
+    let kept: Vec<u64> = kept.collect();
+    assert!(kept.is_sorted());
+    assert!(
+        kept.iter().sum::<u64>() <= 8 * MIB && kept[4..].iter().all(|bytes| *bytes == MIB),
+        "{kept:?}"
+    );
+}
