@@ -168,7 +168,8 @@ pub(crate) fn preflight(host: &Host) -> Vec<Check> {
             carried(host).iter().all(|(_, carried)| *carried),
             Verdict::Warn,
             limits_detail(host),
-            "mount the missing cgroup controllers, or delegate them where this runs in a container",
+            "mount the missing cgroup controllers; in a container, move its processes into a group below its top one, \
+             so that this can hand controllers down",
         ),
         check(
             "cgroup version 2",

@@ -1,5 +1,6 @@
 //! What this machine offers: read once, so that everything that depends on it can be tested with another machine's facts.
 
+use rustix::fs::Access;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -83,9 +84,11 @@ impl Host {
                             .unwrap_or("/")
                     };
                     let find = |controller: &str| {
-                        let mounted = mount.options.split(',').any(|option| option == controller);
-                        mounted.then(|| Hierarchy {
-                            path: below(&mount, own_group(controller)),
+                        let mut options = mount.options.split(',');
+                        options.find(|option| *option == controller)?;
+                        let path = below(&mount, own_group(controller));
+                        is_writable(&path).then(|| Hierarchy {
+                            path,
                             controllers: Vec::new(),
                         })
                     };
@@ -93,16 +96,11 @@ impl Host {
                     self.v1_cpu = self.v1_cpu.take().or_else(|| find("cpu"));
                     self.v1_pids = self.v1_pids.take().or_else(|| find("pids"));
                 }
-                "cgroup2" if self.v2.is_none() => {
+                "cgroup2" if self.v2.is_none() && is_writable(Path::new(mount.point)) => {
                     let path = PathBuf::from(mount.point);
-                    let all =
-                        fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
-                    let ours = all
-                        .split_whitespace()
-                        .filter(|name| CONTROLLERS.contains(name));
                     self.v2 = Some(Hierarchy {
+                        controllers: controllers(&path),
                         path,
-                        controllers: ours.map(str::to_owned).collect(),
                     });
                 }
                 _ => {}
@@ -116,6 +114,29 @@ impl Host {
             .as_ref()
             .is_some_and(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))
     }
+}
+
+/// Whether groups can be made below `path`: a container often sees its hierarchies read-only.
+fn is_writable(path: &Path) -> bool {
+    rustix::fs::access(path, Access::WRITE_OK).is_ok()
+}
+
+/// Those of our controllers that groups below this one of version 2 can have.
+///
+/// Only the top of the whole hierarchy may have processes and hand controllers down at once. Where a container has been
+/// given a group as its top, they must have been handed down already, or its processes have moved below.
+fn controllers(group: &Path) -> Vec<String> {
+    let read = |name: &str| fs::read_to_string(group.join(name)).unwrap_or_default();
+    let is_top = !group.join("cgroup.type").exists();
+    let all = if is_top || read("cgroup.procs").is_empty() {
+        read("cgroup.controllers")
+    } else {
+        read("cgroup.subtree_control")
+    };
+    let ours = all
+        .split_whitespace()
+        .filter(|name| CONTROLLERS.contains(name));
+    ours.map(str::to_owned).collect()
 }
 
 /// Our own group as seen through the mount, so that limits above us keep holding.
@@ -174,16 +195,53 @@ mod tests {
         assert_eq!(kernel_version("x"), (0, 0));
     }
 
+    fn mounted(directory: &Path, name: &str, kind: &str, options: &str) -> String {
+        let point = directory.join(name);
+        fs::create_dir_all(&point).unwrap();
+        format!(
+            "30 25 0:26 / {} rw,relatime - {kind} {kind} {options}\n",
+            point.display()
+        )
+    }
+
     #[test]
     fn finds_hierarchies_in_mountinfo() {
-        let mountinfo = "30 25 0:26 / /nowhere/memory rw,relatime - cgroup cgroup rw,memory\n\
-                         31 25 0:27 / /nowhere/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
-                         32 25 0:28 / /nowhere/unified rw - cgroup2 cgroup2 rw\n";
+        let directory = tempfile::tempdir().unwrap();
+        let mount = |name, kind, options| mounted(directory.path(), name, kind, options);
+        let mountinfo = mount("memory", "cgroup", "rw,memory")
+            + &mount("cpu", "cgroup", "rw,cpu,cpuacct")
+            + &mount("unified", "cgroup2", "rw")
+            + "33 25 0:29 / /proc/self/gone rw - cgroup cgroup rw,pids\n";
+        fs::create_dir(directory.path().join("memory/outer")).unwrap();
         let mut host = Host::default();
-        host.find_cgroups(mountinfo, "4:memory:/outer\n0::/\n");
-        assert_eq!(host.v1_memory.unwrap().path, Path::new("/nowhere/memory"));
-        assert_eq!(host.v1_cpu.unwrap().path, Path::new("/nowhere/cpu"));
+        host.find_cgroups(&mountinfo, "4:memory:/outer\n0::/\n");
+        let path = |name| directory.path().join(name);
+        assert_eq!(host.v1_memory.unwrap().path, path("memory/outer"));
+        assert_eq!(host.v1_cpu.unwrap().path, path("cpu"));
         assert_eq!(host.v1_pids, None);
         assert_eq!(host.v2.unwrap().controllers, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_containers_top_group_hands_down_what_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let mountinfo = mounted(directory.path(), "unified", "cgroup2", "rw");
+        let write = |name: &str, text: &str| {
+            fs::write(directory.path().join("unified").join(name), text).unwrap();
+        };
+        let found = || {
+            let mut host = Host::default();
+            host.find_cgroups(&mountinfo, "0::/\n");
+            host.v2.unwrap().controllers
+        };
+        write("cgroup.controllers", "cpuset cpu io memory pids\n");
+        write("cgroup.subtree_control", "memory\n");
+        write("cgroup.procs", "1\n7\n");
+        // The top of the whole hierarchy.
+        assert_eq!(found(), ["cpu", "memory", "pids"]);
+        write("cgroup.type", "domain\n");
+        assert_eq!(found(), ["memory"]);
+        write("cgroup.procs", "");
+        assert_eq!(found(), ["cpu", "memory", "pids"]);
     }
 }

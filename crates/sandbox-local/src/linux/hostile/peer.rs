@@ -17,7 +17,7 @@ use std::{
     thread::JoinHandle,
 };
 
-/// Answers every connection alike, until it is dropped.
+/// Answers every connection alike, until it is asked to end or dropped.
 pub(super) struct Peer {
     /// Closing it ends the thread.
     stop: Option<OwnedFd>,
@@ -32,8 +32,9 @@ impl Peer {
             let locked = locked;
             let fds = Descriptors::new(&locked.path);
             while wait(&[listener.as_fd(), stopped.as_fd()]) == Some(0) {
-                if let Ok(connection) = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC) {
-                    serve(&connection, &answers, &fds);
+                let connection = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC);
+                if connection.is_ok_and(|connection| serve(&connection, &answers, &fds)) {
+                    break;
                 }
             }
         };
@@ -52,10 +53,12 @@ impl Drop for Peer {
     }
 }
 
-/// Takes the request, says all there is to say as far as it is taken at once, and vanishes.
-fn serve(connection: &OwnedFd, answers: &Answers, fds: &Descriptors) {
+/// Takes the request, says all there is to say as far as it is taken at once, and vanishes. Returns whether
+/// it was asked to end: then the lock has to be free, or a kill would wait for it.
+fn serve(connection: &OwnedFd, answers: &Answers, fds: &Descriptors) -> bool {
     let mut said = &answers.events;
-    if matches!(request(connection, answers.reads), Some(Request::Files {})) {
+    let asked = request(connection, answers.reads);
+    if let Some(Request::Files {}) = asked {
         said = &answers.replies;
         if answers.reads {
             request(connection, true);
@@ -66,6 +69,7 @@ fn serve(connection: &OwnedFd, answers: &Answers, fds: &Descriptors) {
             break;
         }
     }
+    matches!(asked, Some(Request::Shutdown {}))
 }
 
 /// Takes the next message, or looks at it and leaves it unread.
