@@ -54,11 +54,23 @@ pub(crate) fn act_on_files_as(id: u32) -> io::Result<()> {
         }
     }
     // The change has dropped (or given back) the capabilities over files from the effective set.
+    put_all_in_effect()
+}
+
+fn put_all_in_effect() -> io::Result<()> {
     let mut data = capabilities()?;
     for half in &mut data {
         half.effective = half.permitted;
     }
     set_capabilities(&data)
+}
+
+/// Acts as user `id`, in everything but its real and saved ids, and keeps every capability it has in effect.
+pub(crate) fn act_as(id: u32) -> io::Result<()> {
+    const SAME: libc::uid_t = libc::uid_t::MAX;
+    // SAFETY: a call with integers. The raw call changes this thread only, which is the only one there is.
+    super::check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, id, SAME) })?;
+    put_all_in_effect()
 }
 
 /// Reduces what this process and all it ever runs can do to the capabilities in `keep`, one bit each.

@@ -16,7 +16,7 @@ mod stage;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use sandbox_agent::protocol::zygote::{Configure, Create, Reply, weaken};
 use sandbox_agent::protocol::{VERSION, Wire as _};
 
 use crate::sys::clone::{self, Child, NewNamespaces};
-use crate::sys::{inherit, program, socket};
+use crate::sys::{credential, inherit, program, socket};
 use failure::{During as _, Failure};
 use overlay::{Attached, Owners};
 use owners::{Range, StorageMaps};
@@ -167,8 +167,7 @@ impl Zygote {
         socket::set_receive_timeout(ours.as_fd(), CHILD_TIMEOUT)
             .during("make a socket for the new process")?;
         let cgroup = descriptors.cgroup.as_ref().map(OwnedFd::as_fd);
-        let fork = clone::fork_into(first_namespaces(request.weaken), cgroup);
-        match fork.during("make the sandbox's namespaces")? {
+        match fork_counted(&request, cgroup)? {
             NewNamespaces::Child => {
                 drop(ours);
                 child::run(request, descriptors, theirs)
@@ -216,6 +215,23 @@ impl Zygote {
         await_child(socket)?;
         Ok(layers)
     }
+}
+
+/// Forks into the sandbox's first namespaces, with its own first user as their maker.
+///
+/// What the kernel counts for a user (watches of files, signals on their way, bytes in message queues, locked memory)
+/// counts for the maker of a user namespace as well, and none of it should be real root's to run short of.
+fn fork_counted(
+    request: &Create,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<NewNamespaces, Failure> {
+    credential::act_as(request.uid_base).during("act as the sandbox's first user")?;
+    let fork = clone::fork_into(first_namespaces(request.weaken), cgroup);
+    // The child has no right to go back, nor any need.
+    if !matches!(fork, Ok(NewNamespaces::Child)) {
+        credential::act_as(0).during("act as real root again")?;
+    }
+    fork.during("make the sandbox's namespaces")
 }
 
 /// Waits for the child's word that it is complete.

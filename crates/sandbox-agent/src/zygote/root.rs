@@ -188,7 +188,12 @@ fn fill_devices(devices: &OwnedFd, size: &Size, of_host: bool) -> io::Result<()>
         }
     }
     // Group 5 is that of terminals wherever there are any.
-    let terminals = [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")];
+    let terminals = [
+        (c"max", c"64"),
+        (c"ptmxmode", c"0666"),
+        (c"mode", c"0620"),
+        (c"gid", c"5"),
+    ];
     mount_new(
         c"devpts",
         &terminals,

@@ -1,25 +1,30 @@
 //! What happens when the sandbox may have no more processes or descriptors, and that it recovers.
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::process::Command;
+
 use sandbox_agent::protocol::agent::{Event, Failure, Position, Request};
 
 use crate::client::sh;
 use crate::world::World;
 
 /// Sets the soft limit of PID 1, which it passes on to commands that it starts meanwhile. Returns what was in force.
-fn limit(world: &World, resource: Resource, current: Option<u64>) -> Option<u64> {
-    let pid = Pid::from_raw(world.sandbox.pid.cast_signed());
-    let name = match resource {
-        Resource::Nproc => "Max processes",
+fn limit(world: &World, option: &str, soft: &str) -> String {
+    let name = match option {
+        "nproc" => "Max processes",
         _ => "Max open files",
     };
     let limits = world.sandbox.proc_file("limits");
     let line = limits.lines().find_map(|line| line.strip_prefix(name));
-    let hard = line.unwrap().split_whitespace().nth(1).unwrap();
-    let maximum = hard.parse().ok();
-    prlimit(pid, resource, Rlimit { current, maximum })
-        .unwrap()
-        .current
+    let before = line.unwrap().split_whitespace().next().unwrap();
+    // From within its user namespace, whose root may, even if the host's root has not got all capabilities.
+    let pid = world.sandbox.pid.to_string();
+    let set = Command::new("nsenter")
+        .args(["-t", &pid, "-U", "-S", "0", "-G", "0", "--"])
+        .args(["prlimit", "--pid", &pid, &format!("--{option}={soft}:")])
+        .status()
+        .expect("this test needs nsenter and prlimit, of Debian's package util-linux");
+    assert!(set.success());
+    before.to_owned()
 }
 
 #[test]
@@ -31,7 +36,7 @@ fn without_processes_nothing_starts_and_nothing_is_left() {
             world.address.sh("true").expect_code(0);
             world.address.sh("true").expect_code(0);
         }
-        let before = limit(&world, Resource::Nproc, Some(1));
+        let before = limit(&world, "nproc", "1");
         let (failure, message) = (0..3)
             .map(|_| world.address.ask(&spawn()))
             .find_map(failed)
@@ -43,7 +48,7 @@ fn without_processes_nothing_starts_and_nothing_is_left() {
             refused.map(|(failure, _)| failure),
             Some(Failure::Exhausted {})
         );
-        limit(&world, Resource::Nproc, before);
+        limit(&world, "nproc", &before);
         world.address.sh("exit 3").expect_code(3);
         let Event::Processes { processes } = world.address.ask(&Request::List {}) else {
             panic!("no list")
@@ -61,7 +66,7 @@ fn without_descriptors_connections_wait_and_commands_are_refused() {
     let client = world.address.connect();
     let (follower, process, _) = world.address.spawn(sh("sleep 1000"));
     assert!(failed(client.ask(&Request::List {})).is_none());
-    let before = limit(&world, Resource::Nofile, Some(12));
+    let before = limit(&world, "nofile", "12");
     client.send(&spawn());
     let (failure, message) = failed(client.event()).unwrap();
     assert_eq!(failure, Failure::Exhausted {}, "{message}");
@@ -73,7 +78,7 @@ fn without_descriptors_connections_wait_and_commands_are_refused() {
         from: Position::Now {},
     });
     assert!(failed(client.ask(&Request::List {})).is_none());
-    limit(&world, Resource::Nofile, before);
+    limit(&world, "nofile", &before);
     assert!(matches!(waiting.event(), Event::Started { .. }));
     let kill = Request::Signal {
         process,

@@ -189,10 +189,12 @@ fn kill_members(group: &Path) {
     }
 }
 
-fn memory_v1(bytes: u64) -> [Setting; 2] {
+fn memory_v1(bytes: u64) -> [Setting; 3] {
     [
         ("memory.limit_in_bytes", bytes.to_string()),
         ("memory.memsw.limit_in_bytes", bytes.to_string()),
+        // What lies in sockets is counted apart, and only if it is limited.
+        ("memory.kmem.tcp.limit_in_bytes", (bytes / 4).to_string()),
     ]
 }
 

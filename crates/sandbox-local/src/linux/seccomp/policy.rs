@@ -2,6 +2,8 @@
 //!
 //! The list follows what container engines allow by default, less everything that needs privileges a sandbox never has
 //! and less what has been a way out before: new namespaces, mounts, tracing, BPF, io_uring, userfaultfd, keys, modules.
+//! The old asynchronous I/O (`io_setup`) is missing as well: the machine has a fixed number of its events, and one sandbox
+//! could take them all.
 
 use libc::c_long;
 
@@ -23,8 +25,7 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_getppid, libc::SYS_getpriority, libc::SYS_getrandom, libc::SYS_getresgid, libc::SYS_getresuid,
     libc::SYS_getrlimit, libc::SYS_getrusage, libc::SYS_getsid, libc::SYS_getsockname, libc::SYS_getsockopt,
     libc::SYS_gettid, libc::SYS_gettimeofday, libc::SYS_getuid, libc::SYS_getxattr, libc::SYS_inotify_add_watch,
-    libc::SYS_inotify_init1, libc::SYS_inotify_rm_watch, libc::SYS_io_cancel, libc::SYS_io_destroy,
-    libc::SYS_io_getevents, libc::SYS_io_setup, libc::SYS_io_submit, libc::SYS_ioprio_get, libc::SYS_ioprio_set,
+    libc::SYS_inotify_init1, libc::SYS_inotify_rm_watch, libc::SYS_ioprio_get, libc::SYS_ioprio_set,
     libc::SYS_kill, libc::SYS_landlock_add_rule, libc::SYS_landlock_create_ruleset, libc::SYS_landlock_restrict_self,
     libc::SYS_lgetxattr, libc::SYS_linkat, libc::SYS_listen, libc::SYS_listxattr, libc::SYS_llistxattr,
     libc::SYS_lremovexattr, libc::SYS_lseek, libc::SYS_lsetxattr, libc::SYS_madvise, libc::SYS_mbind,
