@@ -2,8 +2,8 @@
 //!
 //! Order matters. Descriptors of the sandbox's PID 1 are closed before anything else looks at the world; the seccomp
 //! filter is on before the change of user; and the process stays undumpable until it runs the program, so that no
-//! other process can reach into it while it could still do more than the command may, or could send PID 1 something
-//! (a descriptor whose closing takes long, for one).
+//! other process can reach into it while it could still do more than the command may, could send PID 1 something (a
+//! descriptor whose closing takes long, for one), or has what PID 1 remembers (the output of other users' commands).
 
 use std::collections::BTreeMap;
 use std::env::set_current_dir;
@@ -76,13 +76,7 @@ pub(super) fn await_orders(launcher: &Launcher, orders: BorrowedFd<'_>, heard: &
         (Ok(spawn), [stdin, stdout, stderr]) => {
             let standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
             let placed = place(standard).map_err(step("arrange the command's descriptors"));
-            become_command(
-                launcher,
-                &spawn,
-                &launcher.env,
-                placed.map(|()| false),
-                told,
-            )
+            become_command(&spawn, &launcher.env, placed.map(|()| false), told)
         }
         _ => report(Refusal::invalid("the command was garbled on its way"), told),
     };
@@ -98,7 +92,6 @@ pub(super) fn run(launcher: &Launcher, spawn: &Spawn, descriptors: &Descriptors<
         .map_err(step("arrange the command's descriptors"))
         .and_then(|()| confine(launcher));
     program::exit(become_command(
-        launcher,
         spawn,
         &[],
         ready.map(|()| there),
@@ -121,6 +114,9 @@ fn confine(launcher: &Launcher) -> Result<(), Refusal> {
     signal::reset().map_err(step("reset signals"))?;
     program::set_session().map_err(step("start a session"))?;
     launcher.limit.apply().map_err(step("limit descriptors"))?;
+    if launcher.spared {
+        program::set_normal_oom_score().map_err(step("reset the command's OOM score"))?;
+    }
     filter(launcher).map_err(step("put the command under its filter"))
 }
 
@@ -140,25 +136,15 @@ fn filter(launcher: &Launcher) -> io::Result<()> {
 /// Becomes the command, unless it is not `ready`; that says whether its working directory was entered. Returns the
 /// exit code if that fails, after saying why.
 fn become_command(
-    launcher: &Launcher,
     spawn: &Spawn,
     base: &[(Blob, Blob)],
     ready: Result<bool, Refusal>,
     told: Told<'_>,
 ) -> i32 {
-    let account = match ready.and_then(|there| become_user(spawn, there)) {
-        Ok(account) => account,
-        Err(refusal) => return report(refusal, told),
-    };
-    if launcher.spared
-        && let Err(error) = give_up_protection()
-    {
-        // The exit code says that it failed, should nobody read standard error.
-        let who = told.name();
-        let _ = writeln!(io::stderr(), "{who}: cannot reset the OOM score: {error}");
-        return lookup::NOT_EXECUTABLE;
+    match ready.and_then(|there| become_user(spawn, there)) {
+        Ok(account) => start(spawn, &environment(base, spawn, &account), told.name()),
+        Err(refusal) => report(refusal, told),
     }
-    start(spawn, &environment(base, spawn, &account), told.name())
 }
 
 /// Becomes the user of the command, in its working directory unless the process is `there`.
@@ -178,14 +164,6 @@ fn become_user(spawn: &Spawn, there: bool) -> Result<Account, Refusal> {
         enter(spawn.cwd.as_ref(), &account)?;
     }
     Ok(account)
-}
-
-/// Makes the process as likely to be ended for lack of memory as others, for which it has to be dumpable: from here
-/// on other processes of the user can reach into it, so it lets go of PID 1 first.
-fn give_up_protection() -> io::Result<()> {
-    program::close_from(3)?;
-    program::set_dumpable(true)?;
-    program::set_normal_oom_score()
 }
 
 /// Goes to the working directory, with the rights of the user.

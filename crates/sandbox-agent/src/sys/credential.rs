@@ -73,8 +73,9 @@ pub(crate) fn act_as(id: u32) -> io::Result<()> {
     put_all_in_effect()
 }
 
-/// Reduces what this process and all it ever runs can do to the capabilities in `keep`, one bit each.
-pub(crate) fn limit_capabilities(keep: u64) -> io::Result<()> {
+/// Reduces what this process and all it ever runs can do to the capabilities in `keep`, one bit each. Those in `hold`
+/// it holds besides, without effect, and nothing that it runs does.
+pub(crate) fn limit_capabilities(keep: u64, hold: u64) -> io::Result<()> {
     // SAFETY: prctl(2) with integers.
     unsafe {
         for capability in 0..64 {
@@ -98,13 +99,10 @@ pub(crate) fn limit_capabilities(keep: u64) -> io::Result<()> {
             0,
         ))?;
     }
-    let half = |shift: u32| {
-        let bits = (keep >> shift) as u32;
-        CapabilityData {
-            effective: bits,
-            permitted: bits,
-            inheritable: 0,
-        }
+    let half = |shift: u32| CapabilityData {
+        effective: (keep >> shift) as u32,
+        permitted: ((keep | hold) >> shift) as u32,
+        inheritable: 0,
     };
     set_capabilities(&[half(0), half(32)])
 }

@@ -124,14 +124,19 @@ pub(crate) fn is_spared() -> bool {
     std::fs::read(OOM_SCORE).is_ok_and(|score| score.starts_with(b"-"))
 }
 
-/// Makes this process as likely as any other to be ended when memory is used up. It has to be dumpable.
+/// Makes this process as likely as any other to be ended when memory is used up.
+///
+/// For that its files of `/proc` must be its own for a moment, in which others of its user and capabilities can open
+/// them too.
 pub(crate) fn set_normal_oom_score() -> io::Result<()> {
+    set_dumpable(true)?;
     let flags = libc::O_NOFOLLOW;
-    OpenOptions::new()
+    let written = OpenOptions::new()
         .write(true)
         .custom_flags(flags)
-        .open(OOM_SCORE)?
-        .write_all(b"0")
+        .open(OOM_SCORE)
+        .and_then(|mut score| score.write_all(b"0"));
+    set_dumpable(false).and(written)
 }
 
 /// Becomes a user for good; without capabilities unless that is root.

@@ -13,6 +13,10 @@ use crate::sys::{credential, inherit, namespace, program};
 /// sys_chroot, setfcap. Enough to install packages; nothing of it reaches beyond the user namespace.
 const CAPABILITIES: u64 = 0x8004_04fb;
 
+/// What PID 1 keeps to itself (wake_alarm). It is of no use but that only who has it may look into another who has:
+/// programs cannot get it, so none looks into PID 1 or a copy of it, not even for a moment in which that is open.
+const MARK: u64 = 1 << 35;
+
 const NOFILE_SOFT: u64 = 65_536;
 const NOFILE_HARD: u64 = 1_048_576;
 
@@ -73,7 +77,7 @@ pub(crate) fn give_up_rights(weakened: u32) -> Result<(), Failure> {
     inherit::set_limit(libc::RLIMIT_CORE, NO_CORE, NO_CORE).during("forbid core files")?;
     inherit::set_umask(0o022);
     if weakened & weaken::CAPABILITIES == 0 {
-        credential::limit_capabilities(CAPABILITIES).during("drop capabilities")?;
+        credential::limit_capabilities(CAPABILITIES, MARK).during("drop capabilities")?;
     }
     if weakened & weaken::NO_NEW_PRIVS == 0 {
         program::set_no_new_privs().during("forbid new privileges")?;

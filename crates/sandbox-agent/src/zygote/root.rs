@@ -19,7 +19,8 @@ use crate::sys::mount::{self, NewFilesystem, attribute};
 use crate::sys::namespace;
 
 /// Files and directories of `/proc` that tell of the host or reach it. They are covered by something empty.
-const MASKED_FILES: [&str; 19] = [
+const MASKED_FILES: [&str; 21] = [
+    "bootconfig",
     "cmdline",
     "diskstats",
     "interrupts",
@@ -36,14 +37,23 @@ const MASKED_FILES: [&str; 19] = [
     "partitions",
     "sched_debug",
     "slabinfo",
+    "swaps",
     "timer_list",
     "vmallocinfo",
     "zoneinfo",
 ];
-const MASKED_DIRECTORIES: [&str; 5] = ["acpi", "asound", "driver", "dynamic_debug", "scsi"];
+const MASKED_DIRECTORIES: [&str; 7] = [
+    "acpi",
+    "asound",
+    "driver",
+    "dynamic_debug",
+    "fs",
+    "pressure",
+    "scsi",
+];
 
 /// Parts of `/proc` that stay visible and cannot be changed.
-const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+const READ_ONLY: [&str; 4] = ["bus", "irq", "sys", "sysrq-trigger"];
 
 /// Attributes of everything that holds no programs.
 const PLAIN: u64 = attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC;

@@ -48,7 +48,7 @@ fn pid_1_keeps_only_what_root_of_a_sandbox_may_do() {
     let zygote = Zygote::start();
     let sandbox = zygote.make(1);
     for (key, value) in [
-        ("CapPrm", "00000000800404fb"),
+        ("CapPrm", "00000008800404fb"),
         ("CapEff", "00000000800404fb"),
         ("CapBnd", "00000000800404fb"),
         ("CapInh", "0000000000000000"),
@@ -161,7 +161,7 @@ fn its_mounts_are_these_and_show_no_host_path() {
         ("/usr", "overlay", false),
         ("/proc", "proc", false),
         ("/proc/sys", "proc", true),
-        ("/proc/fs", "proc", true),
+        ("/proc/fs", "tmpfs", true),
         ("/dev", "tmpfs", false),
         ("/dev/pts", "devpts", false),
         ("/dev/shm", "tmpfs", false),

@@ -42,7 +42,12 @@ const WALLS: &[(&str, &str, u32)] = &[
         "no program gains privileges by being executed",
         weaken::NO_NEW_PRIVS,
     ),
-    ("system_calls", "seccomp allow-list", weaken::SECCOMP),
+    (
+        "system_calls",
+        "seccomp allow-list",
+        // Where privileges can be gained, a filter takes a capability to install that PID 1 does not have.
+        weaken::SECCOMP | weaken::NO_NEW_PRIVS,
+    ),
     (
         "proc",
         "/proc is masked and partly read-only",

@@ -9,6 +9,8 @@ const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+/// Success, without anything done.
+const DONE: u32 = libc::SECCOMP_RET_ERRNO;
 const EAFNOSUPPORT: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
 
 #[cfg(target_arch = "x86_64")]
@@ -21,9 +23,11 @@ const ARCH: u32 = 0xc000_00f3;
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
-/// Low half of the first and the second argument.
+/// Low half of the first arguments; the high half follows it.
 const ARGUMENT_0: u32 = 16;
 const ARGUMENT_1: u32 = 24;
+const ARGUMENT_2: u32 = 32;
+const HIGH_HALF: u32 = 4;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
@@ -58,8 +62,10 @@ enum Verdict {
     WithoutBits(u32, u32),
     /// Allowed if the argument is one of these, else the given answer.
     OneOf(u32, &'static [u32], u32),
-    /// Allowed unless the argument is one of these.
-    NoneOf(u32, &'static [u32]),
+    /// Allowed unless the argument is one of these, which get the given answer.
+    NoneOf(u32, &'static [u32], u32),
+    /// Allowed unless it sets a limit that must stay.
+    Limits,
 }
 
 /// The filter for user code, as the bytes of a `struct sock_filter[]`.
@@ -122,8 +128,13 @@ fn verdicts() -> Vec<(u32, Verdict)> {
         ),
         (
             number(libc::SYS_ioctl),
-            Verdict::NoneOf(ARGUMENT_1, policy::REFUSED_IOCTLS),
+            Verdict::NoneOf(ARGUMENT_1, policy::REFUSED_IOCTLS, EPERM),
         ),
+        (
+            number(libc::SYS_setrlimit),
+            Verdict::NoneOf(ARGUMENT_0, policy::FIXED_LIMITS, DONE),
+        ),
+        (number(libc::SYS_prlimit64), Verdict::Limits),
     ]);
     verdicts.sort_by_key(|(number, _)| *number);
     verdicts
@@ -204,8 +215,38 @@ fn answer(verdict: Verdict) -> Vec<Op> {
             op(RETURN, ALLOW),
         ],
         Verdict::OneOf(argument, values, other) => check(argument, values, ALLOW, other),
-        Verdict::NoneOf(argument, values) => check(argument, values, EPERM, ALLOW),
+        Verdict::NoneOf(argument, values, listed) => check(argument, values, listed, ALLOW),
+        Verdict::Limits => limits(),
     }
+}
+
+/// Decides on `prlimit64(pid, resource, new, old)`: nothing of PID 1, and no new value for what is fixed.
+fn limits() -> Vec<Op> {
+    let if_equal = |k, if_true, if_false| Op {
+        code: JUMP_EQUAL,
+        if_true,
+        if_false,
+        k,
+    };
+    let mut ops = vec![
+        op(LOAD, ARGUMENT_0),
+        if_equal(policy::INIT, 0, 1),
+        op(RETURN, EPERM),
+        op(LOAD, ARGUMENT_1),
+    ];
+    for fixed in policy::FIXED_LIMITS {
+        ops.extend([
+            if_equal(*fixed, 0, 6),
+            op(LOAD, ARGUMENT_2),
+            if_equal(0, 0, 2),
+            op(LOAD, ARGUMENT_2 + HIGH_HALF),
+            if_equal(0, 1, 0),
+            op(RETURN, DONE),
+            op(RETURN, ALLOW),
+        ]);
+    }
+    ops.push(op(RETURN, ALLOW));
+    ops
 }
 
 #[cfg(test)]
@@ -213,7 +254,7 @@ mod tests {
     use super::*;
 
     /// Runs the filter as the kernel would.
-    fn run(arch: u32, number: u32, arguments: [u32; 2]) -> u32 {
+    fn run(arch: u32, number: u32, arguments: [u64; 3]) -> u32 {
         let program = program();
         let (mut accumulator, mut at) = (0, 0);
         loop {
@@ -225,9 +266,10 @@ mod tests {
                     accumulator = match op.k {
                         ARCHITECTURE => arch,
                         NUMBER => number,
-                        ARGUMENT_0 => arguments[0],
-                        ARGUMENT_1 => arguments[1],
-                        other => panic!("loads from {other}"),
+                        offset => {
+                            let argument = arguments[(offset - ARGUMENT_0) as usize / 8];
+                            (argument >> (offset % 8 * 8)) as u32
+                        }
                     }
                 }
                 JUMP => at += op.k as usize,
@@ -250,37 +292,61 @@ mod tests {
                 Some(_) => continue,
                 None => ENOSYS,
             };
-            assert_eq!(run(ARCH, number, [0, 0]), expected, "call {number}");
+            assert_eq!(run(ARCH, number, [0; 3]), expected, "call {number}");
         }
     }
 
     #[test]
     fn arguments_decide_where_they_must() {
-        let call = |number: libc::c_long, arguments| run(ARCH, number as u32, arguments);
-        assert_eq!(call(libc::SYS_clone, [libc::SIGCHLD as u32, 0]), ALLOW);
+        let call = |number: libc::c_long, first: u64, second: u64| {
+            run(ARCH, number as u32, [first, second, 0])
+        };
+        assert_eq!(call(libc::SYS_clone, libc::SIGCHLD as u64, 0), ALLOW);
+        assert_eq!(call(libc::SYS_clone, libc::CLONE_NEWUSER as u64, 0), EPERM);
+        assert_eq!(call(libc::SYS_unshare, libc::CLONE_NEWNS as u64, 0), EPERM);
+        assert_eq!(call(libc::SYS_clone3, 0, 0), ENOSYS);
+        assert_eq!(call(libc::SYS_socket, libc::AF_INET as u64, 0), ALLOW);
         assert_eq!(
-            call(libc::SYS_clone, [libc::CLONE_NEWUSER as u32, 0]),
-            EPERM
-        );
-        assert_eq!(
-            call(libc::SYS_unshare, [libc::CLONE_NEWNS as u32, 0]),
-            EPERM
-        );
-        assert_eq!(call(libc::SYS_clone3, [0, 0]), ENOSYS);
-        assert_eq!(call(libc::SYS_socket, [libc::AF_INET as u32, 0]), ALLOW);
-        assert_eq!(
-            call(libc::SYS_socket, [libc::AF_VSOCK as u32, 0]),
+            call(libc::SYS_socket, libc::AF_VSOCK as u64, 0),
             EAFNOSUPPORT
         );
-        assert_eq!(call(libc::SYS_ioctl, [0, libc::TIOCSTI as u32]), EPERM);
-        assert_eq!(call(libc::SYS_ioctl, [0, libc::TCGETS as u32]), ALLOW);
-        assert_eq!(call(libc::SYS_personality, [0x40000, 0]), EPERM);
-        assert_eq!(call(libc::SYS_ptrace, [0, 0]), EPERM);
+        assert_eq!(call(libc::SYS_ioctl, 0, libc::TIOCSTI), EPERM);
+        assert_eq!(call(libc::SYS_ioctl, 0, libc::TIOCSTI | 1 << 32), EPERM);
+        assert_eq!(call(libc::SYS_ioctl, 0, libc::TCGETS), ALLOW);
+        assert_eq!(call(libc::SYS_personality, 0x40000, 0), EPERM);
+        assert_eq!(call(libc::SYS_ptrace, 0, 0), EPERM);
+    }
+
+    #[test]
+    fn limits_that_must_stay_are_read_but_not_set() {
+        let set = |pid, resource: u32, new| {
+            run(
+                ARCH,
+                libc::SYS_prlimit64 as u32,
+                [pid, resource.into(), new],
+            )
+        };
+        let (core, files) = (libc::RLIMIT_CORE, libc::RLIMIT_NOFILE);
+        assert_eq!(set(1, files, 0), EPERM);
+        assert_eq!(set(1 << 32 | 1, files, 0x1000), EPERM);
+        assert_eq!(set(0, files, 0x1000), ALLOW);
+        assert_eq!(set(7, files, 0x1000), ALLOW);
+        assert_eq!(set(0, core, 0), ALLOW);
+        assert_eq!(set(0, core, 0x1000), DONE);
+        assert_eq!(set(7, core, 0x1000 << 32), DONE);
+        let old = |resource: u32| {
+            run(
+                ARCH,
+                libc::SYS_setrlimit as u32,
+                [resource.into(), 0x1000, 0],
+            )
+        };
+        assert_eq!((old(core), old(files)), (DONE, ALLOW));
     }
 
     #[test]
     fn another_architecture_is_killed() {
-        assert_eq!(run(0x4000_0003, 1, [0, 0]), KILL);
+        assert_eq!(run(0x4000_0003, 1, [0; 3]), KILL);
     }
 
     #[test]
