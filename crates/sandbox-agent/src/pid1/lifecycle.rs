@@ -115,6 +115,9 @@ impl Agent {
                 self.sudo_ended(pid, status);
             }
         }
+        while let Some(pid) = turn.next().and_then(|_| signal::take_stopped()) {
+            self.resume_own(pid);
+        }
         if turn.is_empty() {
             self.later(Task::Reap);
         }
@@ -128,6 +131,19 @@ impl Agent {
             }
         }
         self.later(Task::Sweep);
+    }
+
+    /// Lets a stopped child go on if it is one that the host waits for: a file worker, or a command before its program
+    /// runs. The program itself may be stopped.
+    fn resume_own(&mut self, pid: u32) {
+        let is_starting = |number: &u64| {
+            let process = self.processes.get(number);
+            process.is_some_and(|process| !process.is_started())
+        };
+        if self.workers.contains(&pid) || self.pids.get(&pid).is_some_and(is_starting) {
+            // It is a child that was not waited for, so it is there.
+            let _ = signal::kill(pid.cast_signed(), libc::SIGCONT);
+        }
     }
 
     fn main_ended(&mut self, number: u64, pid: u32, status: i32) {

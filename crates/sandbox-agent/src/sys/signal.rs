@@ -70,6 +70,19 @@ pub(crate) fn reap() -> Option<(u32, i32)> {
     }
 }
 
+/// Takes one child that was stopped since the last time. Does not wait.
+pub(crate) fn take_stopped() -> Option<u32> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WSTOPPED | libc::WNOHANG;
+    // SAFETY: `info` has room for what the wait returns, and all zeros, which is how it is left if there is no such
+    // child, is a value of it.
+    let pid = unsafe {
+        super::check(libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags)).ok()?;
+        info.assume_init().si_pid()
+    };
+    (pid > 0).then_some(pid.cast_unsigned())
+}
+
 /// Sets what a signal does to one of the two actions that are no functions.
 ///
 /// By the system call: the C library refuses to touch two signals that it uses itself, but whatever started this

@@ -88,6 +88,30 @@ fn its_limits() {
         .works_without(SECCOMP, Who::Root, "limited");
 }
 
+#[tokio::test]
+async fn its_share_of_the_processors() {
+    // Root may put it behind all others, as its own; it still gets round to what the host asks.
+    let sandbox = Lab::new().sandbox().await;
+    let starve = r#"
+        for way in (lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)),
+                    lambda: os.setpriority(os.PRIO_PROCESS, 1, 19), lambda: os.sched_setaffinity(1, {0})):
+            try:
+                way()
+            except OSError:
+                pass
+        for _ in range(30):
+            if os.fork() == 0:
+                while True:
+                    pass
+        print("ready", flush=True)
+        time.sleep(1000)
+    "#;
+    let _starving = sandbox.start(Who::Root, starve, &[]).await;
+    assert!(in_time(sandbox.info()).await.is_ok());
+    sandbox.works().await;
+    assert!(in_time(sandbox.kill()).await.unwrap());
+}
+
 #[test]
 fn the_hosts_crash_handler() {
     // With a limit of 0 it runs, as real root, on what crashes here; with 1 it does not.

@@ -37,6 +37,52 @@ async fn killing_everybody() {
     others_work(&bystander).await;
 }
 
+#[tokio::test]
+async fn stopping_everybody() {
+    let lab = Lab::new();
+    let sandbox = lab.sandbox().await;
+    for who in Who::BOTH {
+        for _ in 0..5 {
+            // So that there is a file worker, and a process for the next command.
+            sandbox.works().await;
+            let running = sleeper(&sandbox, Who::User).await;
+            let stop = "import os, signal; os.kill(-1, signal.SIGSTOP)";
+            let command = Command::new("python3")
+                .args(["-S", "-c", stop])
+                .user(who.name());
+            assert!(sandbox.run(command).await.status.success());
+            sandbox.works().await;
+            // The control: what is stopped stays so, and can still be ended.
+            running.kill().await;
+        }
+    }
+    // Whatever is the host's to wait for goes on; a program may be stopped, and is ended all the same.
+    let _stopper = sandbox.start(Who::Root, STOPPER, &[]).await;
+    for _ in 0..20 {
+        in_time(sandbox.files().write_bytes("alive", "x"))
+            .await
+            .unwrap();
+        let process = in_time(sandbox.spawn(Command::new("true"))).await.unwrap();
+        let control = process.control();
+        let _ = in_time(control.signal(sandbox_core::Signal::KILL)).await;
+        in_time(process.output()).await.unwrap();
+    }
+    assert!(in_time(sandbox.kill()).await.unwrap());
+}
+
+/// Stops whoever it sees, again and again.
+const STOPPER: &str = r#"
+    import signal
+    print("ready", flush=True)
+    while True:
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) != os.getpid():
+                try:
+                    os.kill(int(entry), signal.SIGSTOP)
+                except OSError:
+                    pass
+"#;
+
 /// Makes processes until there are as many as asked for.
 const PROCESSES: &str = r#"
     for count in range(200):
