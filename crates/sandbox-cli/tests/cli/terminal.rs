@@ -3,7 +3,6 @@
 use crate::support::{DEADLINE, Home};
 use rustix::{
     fs::{Mode, OFlags},
-    process::{Pid, Signal},
     pty::{self, OpenptFlags},
     termios::{self, LocalModes, Winsize},
 };
@@ -163,21 +162,6 @@ fn a_shell_runs_what_is_typed_and_ends_with_its_code() {
     terminal.expect("42-user");
     terminal.keys("exit 4\n");
     assert_eq!(terminal.finish(), 4);
-}
-
-#[test]
-fn the_terminal_is_restored_when_we_are_told_to_end() {
-    let home = Home::shared();
-    let id = home.create(&[]);
-    let mut terminal = Terminal::start(&home, &["shell", &id]);
-    terminal.keys("echo $((40 + 2))up\n");
-    terminal.expect("42up");
-    let raw = termios::tcgetattr(&terminal.slave).unwrap().local_modes;
-    assert!(!raw.contains(LocalModes::ICANON));
-    // `setsid` has become the command, without a process between.
-    let pid = Pid::from_child(&terminal.child);
-    rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    assert_eq!(terminal.finish(), 129);
 }
 
 #[test]
