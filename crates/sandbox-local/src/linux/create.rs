@@ -449,20 +449,21 @@ impl Made {
             connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         });
         let was_alive = !refused && !wait(self.pidfd.as_fd(), Duration::ZERO);
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         self.end();
         was_alive
     }
 
     fn end(&mut self) {
+        let Some(locked) = self.locked.take() else {
+            self.lifeline = None;
+            return;
+        };
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         self.lifeline = None;
-        if let Some(locked) = self.locked.take() {
-            if !wait(self.pidfd.as_fd(), Duration::from_secs(2)) {
-                let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-                wait(self.pidfd.as_fd(), ANSWER_WITHIN);
-            }
-            clean(&locked);
-        }
+        // Most of it goes while the kernel takes the sandbox apart; the rest, and what appears meanwhile, goes below.
+        let _ = fs::remove_dir_all(locked.path.join(STORE));
+        wait(self.pidfd.as_fd(), ANSWER_WITHIN);
+        clean(&locked);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Ranges of host uids: each living sandbox has one of its own, whichever program made it.
 //!
-//! `/run/sandbox/ranges/N` names the record that holds range N. The directory belongs to the machine, not to a state
+//! `/run/sandbox/ranges/N` is a link to the record that holds range N. The directory belongs to the machine, not to a state
 //! directory, because uids do. A holder whose record is gone holds nothing.
 
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
+    collections::HashSet,
     fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    os::unix::fs::{DirBuilderExt, symlink},
+    path::Path,
 };
 
 /// Owner of all stored files: range 0.
@@ -39,22 +40,24 @@ pub(crate) fn take(holder: &Path) -> Result<u32> {
 
 /// Gives a range back, if `holder` holds it.
 pub(crate) fn give_back(number: u32, holder: &Path) {
-    let path = Path::new(DIRECTORY).join(number.to_string());
-    if fs::read(&path).is_ok_and(|bytes| bytes == holder.as_os_str().as_encoded_bytes()) {
+    give_back_in(Path::new(DIRECTORY), number, holder);
+}
+
+fn give_back_in(directory: &Path, number: u32, holder: &Path) {
+    let path = directory.join(number.to_string());
+    if fs::read_link(&path).is_ok_and(|held_by| held_by == holder) {
         let _ = fs::remove_file(path);
-        // The next search starts here: what the zygote prepared for this range serves again.
-        let _ = fs::write(Path::new(DIRECTORY).join(".next"), (number - 1).to_string());
     }
 }
 
 /// Gives back whatever `holder` holds, by looking at all that is taken.
 pub(crate) fn give_back_all(holder: &Path) {
-    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
-    for number in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+    for number in taken(Path::new(DIRECTORY)).unwrap_or_default() {
         give_back(number, holder);
     }
 }
 
+/// Takes the lowest free range: what the zygote prepared for one that was given back serves again.
 fn take_in(directory: &Path, holder: &Path) -> io::Result<Option<u32>> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -62,30 +65,44 @@ fn take_in(directory: &Path, holder: &Path) -> io::Result<Option<u32>> {
         .create(directory)?;
     let lock = fs::File::create(directory.join(".lock"))?;
     lock.lock()?;
-    // Start where the last search ended, so that a busy machine does not look at every range each time.
-    let hint = fs::read_to_string(directory.join(".next"))
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
-    for step in 0..LAST {
-        let number = (hint + step) % LAST + 1;
-        let path = directory.join(number.to_string());
-        if is_free(&path)? {
-            fs::write(&path, holder.as_os_str().as_encoded_bytes())?;
-            fs::write(directory.join(".next"), (number % LAST).to_string())?;
-            return Ok(Some(number));
-        }
+    let mut number = lowest_free(directory)?;
+    if number.is_none() {
+        remove_stale(directory)?;
+        number = lowest_free(directory)?;
     }
-    Ok(None)
+    if let Some(number) = number {
+        symlink(holder, directory.join(number.to_string()))?;
+    }
+    Ok(number)
 }
 
-fn is_free(path: &PathBuf) -> io::Result<bool> {
-    use std::os::unix::ffi::OsStringExt;
-    match fs::read(path) {
-        Ok(holder) => Ok(!Path::new(&std::ffi::OsString::from_vec(holder)).exists()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
+fn lowest_free(directory: &Path) -> io::Result<Option<u32>> {
+    let taken = taken(directory)?;
+    Ok((1..=LAST).find(|number| !taken.contains(number)))
+}
+
+fn taken(directory: &Path) -> io::Result<HashSet<u32>> {
+    let mut taken = HashSet::new();
+    for entry in fs::read_dir(directory)? {
+        taken.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok()),
+        );
     }
+    Ok(taken)
+}
+
+/// Gives back what is held by records that are gone, with their state directory as it may be. Called under the lock.
+fn remove_stale(directory: &Path) -> io::Result<()> {
+    for number in taken(directory)? {
+        let path = directory.join(number.to_string());
+        if !path.exists() {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -99,13 +116,26 @@ mod tests {
         fs::create_dir(&one).unwrap();
         fs::create_dir(&two).unwrap();
         let ranges = directory.path().join("ranges");
-        let first = take_in(&ranges, &one).unwrap().unwrap();
-        let second = take_in(&ranges, &two).unwrap().unwrap();
-        assert_ne!(first, second);
-        fs::remove_dir(&one).unwrap();
-        let all: Vec<_> = (1..LAST).map(|_| take_in(&ranges, &two).unwrap()).collect();
-        assert!(all.contains(&Some(first)));
+        assert_eq!(take_in(&ranges, &one).unwrap(), Some(1));
+        assert_eq!(take_in(&ranges, &two).unwrap(), Some(2));
+        for number in 3..=LAST {
+            symlink(&two, ranges.join(number.to_string())).unwrap();
+        }
         assert_eq!(take_in(&ranges, &two).unwrap(), None);
+        fs::remove_dir(&one).unwrap();
+        assert_eq!(take_in(&ranges, &two).unwrap(), Some(1));
+        assert_eq!(take_in(&ranges, &two).unwrap(), None);
+    }
+
+    #[test]
+    fn a_range_is_given_back_by_its_holder_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (range, holder) = (directory.path().join("7"), directory.path().join("one"));
+        symlink(&holder, &range).unwrap();
+        give_back_in(directory.path(), 7, &directory.path().join("two"));
+        assert!(range.is_symlink());
+        give_back_in(directory.path(), 7, &holder);
+        assert!(!range.is_symlink());
     }
 
     #[test]

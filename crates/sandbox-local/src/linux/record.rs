@@ -5,6 +5,7 @@
 //! has found something that is over, and may remove what is left.
 
 use super::cgroup::Groups;
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sandbox_core::{Error, ErrorKind, Limits, Ownership, Result, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -68,6 +69,7 @@ impl Records {
     pub(crate) fn open(state: &Path) -> io::Result<Self> {
         let directory = state.join("sandboxes");
         make_private(&directory)?;
+        spread(&directory);
         Ok(Self { directory })
     }
 
@@ -212,6 +214,25 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+}
+
+/// Tells ext4 that what is below `directory` has nothing in common, so that each record gets a block group of its own.
+///
+/// Without a journal ext4 takes no inode that was in use some minutes ago, and looks at all of these in the group for each
+/// new file: where sandboxes come and go in one group, making one took five times as long. Other file systems know no such
+/// flag, and need none.
+fn spread(directory: &Path) {
+    let mark = || {
+        let directory = File::open(directory)?;
+        let flags = ioctl_getflags(&directory)?;
+        if flags.contains(IFlags::TOPDIR) {
+            return Ok(());
+        }
+        ioctl_setflags(&directory, flags | IFlags::TOPDIR).map_err(io::Error::from)
+    };
+    if let Err(error) = mark() {
+        tracing::debug!(%error, "the file system takes no advice on where sandboxes belong");
+    }
 }
 
 /// Whether `id` can be one of ours; others never become part of a path.

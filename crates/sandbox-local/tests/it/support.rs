@@ -72,10 +72,9 @@ impl State {
             .into_iter()
             .flatten()
             .flatten();
-        for range in ranges.filter(|range| {
-            fs::read(range.path())
-                .is_ok_and(|holder| holder == record.as_os_str().as_encoded_bytes())
-        }) {
+        let held =
+            |range: &fs::DirEntry| fs::read_link(range.path()).is_ok_and(|holder| holder == record);
+        for range in ranges.filter(held) {
             traces.insert(format!("range {}", range.path().display()));
         }
         traces.extend(
