@@ -16,8 +16,9 @@ use crate::sys::socket::{self, Message};
 /// Most bytes of output that are sent before others have their turn.
 const TURN: usize = 256 * 1024;
 
-/// Bytes that may be on their way to the peer, so that it and we can work at the same time.
-const SEND_BUFFER: i32 = 512 * 1024;
+/// Bytes that may be on their way to the peer, so that it and we can work at the same time; not so many that they leave the
+/// processor's caches before they are read.
+const SEND_BUFFER: i32 = 256 * 1024;
 
 /// What happened to an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
