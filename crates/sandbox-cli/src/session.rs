@@ -6,7 +6,7 @@ use crate::{
     terminal,
 };
 use anyhow::Result;
-use sandbox::{Bytes, ExitStatus, Process, ProcessControl, ProcessEvent, Signal};
+use sandbox::{Bytes, Command, ExitStatus, Process, ProcessControl, ProcessEvent, Signal};
 use std::{
     io::{self, Read, Write},
     pin::pin,
@@ -15,6 +15,7 @@ use std::{
 use tokio::{
     signal::unix::{self, SignalKind},
     sync::{mpsc, oneshot},
+    time::{self, Instant},
 };
 
 /// How much is read from standard input at a time.
@@ -73,6 +74,8 @@ struct Asks {
     resizes: Option<unix::Signal>,
     interrupted: bool,
     terminal: bool,
+    /// When a process that was told of its terminal's end has had enough time.
+    patience: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -91,6 +94,7 @@ impl Asks {
                 .transpose()?,
             interrupted: false,
             terminal: options.resize,
+            patience: None,
         })
     }
 
@@ -107,9 +111,16 @@ impl Asks {
                 None => std::future::pending().await,
             }
         };
+        let impatient = async {
+            match self.patience {
+                Some(until) => time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             signal = signal => Ask::Signal(signal),
             _ = resize => Ask::Resize,
+            () = impatient => Ask::Signal(Signal::KILL),
         }
     }
 
@@ -123,9 +134,16 @@ impl Asks {
                 let signal = match signal {
                     _ if self.interrupted => Signal::KILL,
                     // Shells on a terminal ignore TERM. The terminal is about to go, and that is what HUP says.
-                    Signal::TERM if self.terminal => Signal::HUP,
+                    Signal::TERM | Signal::HUP if self.terminal => {
+                        // Bash forgets a HUP that comes just before it waits for a key, and no key will come.
+                        self.patience = Some(Instant::now() + Command::DEFAULT_GRACE);
+                        Signal::HUP
+                    }
                     signal => signal,
                 };
+                if signal == Signal::KILL {
+                    self.patience = None;
+                }
                 self.interrupted = true;
                 let _ = control.signal(signal).await;
             }

@@ -3,6 +3,7 @@
 use crate::support::{DEADLINE, Home};
 use rustix::{
     fs::{Mode, OFlags},
+    process::{Pid, Signal},
     pty::{self, OpenptFlags},
     termios::{self, LocalModes, Winsize},
 };
@@ -162,6 +163,29 @@ fn a_shell_runs_what_is_typed_and_ends_with_its_code() {
     terminal.expect("42-user");
     terminal.keys("exit 4\n");
     assert_eq!(terminal.finish(), 4);
+}
+
+#[test]
+fn the_terminal_is_restored_when_we_are_told_to_end() {
+    // Some shells forget that they were told, and others were told not to care.
+    for (prepare, codes) in [("", [129, 137]), ("trap '' HUP; ", [137, 137])] {
+        told_to_end(prepare, codes);
+    }
+}
+
+fn told_to_end(prepare: &str, codes: [i32; 2]) {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let mut terminal = Terminal::start(&home, &["shell", &id]);
+    terminal.keys(&format!("{prepare}echo $((40 + 2))up\n"));
+    terminal.expect("42up");
+    let raw = termios::tcgetattr(&terminal.slave).unwrap().local_modes;
+    assert!(!raw.contains(LocalModes::ICANON));
+    // `setsid` has become the command, without a process between.
+    let pid = Pid::from_child(&terminal.child);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let code = terminal.finish();
+    assert!(codes.contains(&code), "{code}");
 }
 
 #[test]
