@@ -1,6 +1,9 @@
 //! New namespaces, and those of others: in a new one, a program would have every capability.
 
-use crate::{attempt::attempt, lab::Who};
+use crate::{
+    attempt::attempt,
+    lab::{Lab, Who, on_host},
+};
 use sandbox_agent::protocol::zygote::weaken::{CAPABILITIES, SECCOMP, USER_NAMESPACES};
 
 #[test]
@@ -79,6 +82,25 @@ fn entering_a_namespace() {
         .fails("EPERM")
         .still_fails_without(SECCOMP, Who::Root, "EPERM")
         .works_without(SECCOMP | CAPABILITIES, Who::Root, "entered");
+}
+
+/// Asks for the namespace above one, of which a descriptor would be a way up.
+const PARENT: &str = r#"
+    os.close(call("ioctl", os.open(given("NAMESPACE"), os.O_RDONLY), 0xb702, 0))
+    return "open"
+"#;
+
+#[tokio::test]
+async fn the_namespaces_above() {
+    let sandbox = Lab::new().sandbox().await;
+    for kind in ["user", "pid"] {
+        let own = [("NAMESPACE", format!("/proc/self/ns/{kind}"))];
+        for who in Who::BOTH {
+            assert_eq!(sandbox.python_given(who, PARENT, &own).await, "EPERM");
+        }
+        let its = [("NAMESPACE", format!("/proc/{}/ns/{kind}", sandbox.init()))];
+        assert_eq!(on_host(PARENT, &its), "open");
+    }
 }
 
 #[test]

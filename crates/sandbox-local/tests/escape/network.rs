@@ -173,6 +173,25 @@ fn the_kernels_ciphers() {
 }
 
 #[test]
+fn protocols_that_the_kernel_would_load() {
+    // UDP-Lite, MPTCP and SCTP; netfilter, routing of packets through IPsec, and families by their names.
+    for (family, kind, protocol) in [
+        (2, 2, 136),
+        (10, 1, 262),
+        (2, 1, 132),
+        (16, 3, 12),
+        (16, 3, 6),
+        (16, 3, 16),
+    ] {
+        let open =
+            format!("import socket; socket.socket({family}, {kind}, {protocol}); return 'open'");
+        attempt(open)
+            .fails("EPROTONOSUPPORT")
+            .works_without_as_on_host(SECCOMP, Who::User, "open");
+    }
+}
+
+#[test]
 fn every_other_family() {
     let code = r#"
         import socket

@@ -11,6 +11,7 @@ const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 /// Success, without anything done.
 const DONE: u32 = libc::SECCOMP_RET_ERRNO;
+const EPROTONOSUPPORT: u32 = libc::SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32;
 const EAFNOSUPPORT: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
 
 #[cfg(target_arch = "x86_64")]
@@ -66,6 +67,8 @@ enum Verdict {
     NoneOf(u32, &'static [u32], u32),
     /// Allowed unless it sets a limit that must stay.
     Limits,
+    /// Allowed for some families and protocols.
+    Sockets,
 }
 
 /// The filter for user code, as the bytes of a `struct sock_filter[]`.
@@ -122,10 +125,7 @@ fn verdicts() -> Vec<(u32, Verdict)> {
             number(libc::SYS_personality),
             Verdict::OneOf(ARGUMENT_0, policy::PERSONALITIES, EPERM),
         ),
-        (
-            number(libc::SYS_socket),
-            Verdict::OneOf(ARGUMENT_0, policy::FAMILIES, EAFNOSUPPORT),
-        ),
+        (number(libc::SYS_socket), Verdict::Sockets),
         (
             number(libc::SYS_ioctl),
             Verdict::NoneOf(ARGUMENT_1, policy::REFUSED_IOCTLS, EPERM),
@@ -217,7 +217,29 @@ fn answer(verdict: Verdict) -> Vec<Op> {
         Verdict::OneOf(argument, values, other) => check(argument, values, ALLOW, other),
         Verdict::NoneOf(argument, values, listed) => check(argument, values, listed, ALLOW),
         Verdict::Limits => limits(),
+        Verdict::Sockets => sockets(),
     }
+}
+
+/// Decides on `socket(family, type, protocol)`.
+fn sockets() -> Vec<Op> {
+    let mut ops = vec![op(LOAD, ARGUMENT_0)];
+    for (family, protocols) in policy::SOCKETS {
+        let of_family = if protocols.is_empty() {
+            vec![op(RETURN, ALLOW)]
+        } else {
+            answer(Verdict::OneOf(ARGUMENT_2, protocols, EPROTONOSUPPORT))
+        };
+        ops.push(Op {
+            code: JUMP_EQUAL,
+            if_true: 0,
+            if_false: of_family.len() as u8,
+            k: *family,
+        });
+        ops.extend(of_family);
+    }
+    ops.push(op(RETURN, EAFNOSUPPORT));
+    ops
 }
 
 /// Decides on `prlimit64(pid, resource, new, old)`: nothing of PID 1, and no new value for what is fixed.
@@ -310,6 +332,16 @@ mod tests {
             call(libc::SYS_socket, libc::AF_VSOCK as u64, 0),
             EAFNOSUPPORT
         );
+        let socket = |family: i32, protocol| {
+            run(ARCH, libc::SYS_socket as u32, [family as u64, 1, protocol])
+        };
+        assert_eq!(socket(libc::AF_UNIX, 9), ALLOW);
+        assert_eq!(socket(libc::AF_INET, 6), ALLOW);
+        assert_eq!(socket(libc::AF_INET6, 58), ALLOW);
+        assert_eq!(socket(libc::AF_INET6, 132), EPROTONOSUPPORT);
+        assert_eq!(socket(libc::AF_NETLINK, 0), ALLOW);
+        assert_eq!(socket(libc::AF_NETLINK, 12), EPROTONOSUPPORT);
+        assert_eq!(socket(libc::AF_PACKET, 0), EAFNOSUPPORT);
         assert_eq!(call(libc::SYS_ioctl, 0, libc::TIOCSTI), EPERM);
         assert_eq!(call(libc::SYS_ioctl, 0, libc::TIOCSTI | 1 << 32), EPERM);
         assert_eq!(call(libc::SYS_ioctl, 0, libc::TCGETS), ALLOW);

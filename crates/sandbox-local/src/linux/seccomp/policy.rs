@@ -104,8 +104,21 @@ pub(super) const NEW_NAMESPACES: u32 = 0x7e02_0080;
 /// Execution domains that are no other than Linux itself: what runtimes ask for.
 pub(super) const PERSONALITIES: &[u32] = &[0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// Socket families: UNIX, INET, INET6, NETLINK.
-pub(super) const FAMILIES: &[u32] = &[1, 2, 10, 16];
+/// Socket families and the protocols of each; an empty list is all. To ask for another protocol makes some kernels load
+/// a module for it, and these have been a way out more than once.
+pub(super) const SOCKETS: &[(u32, &[u32])] = &[
+    (UNIX, &[]),
+    (INET, PROTOCOLS),
+    (INET6, PROTOCOLS),
+    // Routes, and what happens to devices.
+    (NETLINK, &[0, 15]),
+];
+const UNIX: u32 = 1;
+const INET: u32 = 2;
+const INET6: u32 = 10;
+const NETLINK: u32 = 16;
+/// The socket type's own, ICMP, TCP, UDP and ICMPv6.
+const PROTOCOLS: &[u32] = &[0, 1, 6, 17, 58];
 
 /// Terminal controls that act on others: pushing input back, the console's selection, line disciplines.
 pub(super) const REFUSED_IOCTLS: &[u32] = &[0x5412, 0x541c, 0x5423];
