@@ -166,7 +166,7 @@ impl Command {
     ///
     /// # Errors
     /// `InvalidArgument` for a program without a name, a NUL character anywhere, the name of a variable that is empty or
-    /// holds `=`, a working directory or user without a name, and a timeout of zero.
+    /// holds `=`, a working directory, user or tag without a name, and a timeout of zero.
     pub fn validate(&self) -> Result<()> {
         let (Program::Path(program) | Program::Shell(program)) = &self.program;
         if matches!(self.program, Program::Path(_)) && program.is_empty() {
@@ -182,6 +182,7 @@ impl Command {
         let named = [
             ("the working directory", &self.cwd),
             ("the user", &self.user),
+            ("the tag", &self.tag),
         ];
         for (what, text) in named {
             let Some(text) = text else { continue };
@@ -234,6 +235,8 @@ mod tests {
             command().cwd("/\0"),
             command().user(""),
             command().user("\0"),
+            command().tag(""),
+            command().tag("\0"),
             command().timeout(Duration::ZERO),
         ];
         for command in senseless {

@@ -163,6 +163,13 @@ options! {
 }
 
 impl CreateOptions {
+    /// Longest environment, in bytes of names and values and two for each variable: no system could give more to a
+    /// program.
+    pub const MAX_ENV: usize = 1024 * 1024;
+
+    /// Most labels, in bytes of keys and values and two for each label.
+    pub const MAX_METADATA: usize = 64 * 1024;
+
     /// Starts from a template.
     #[must_use]
     pub fn template(self, template: impl Into<TemplateId>) -> Self {
@@ -192,7 +199,8 @@ impl CreateOptions {
     ///
     /// # Errors
     /// `InvalidArgument` for a lifetime, an idle timeout or a limit that is zero, processors that are no positive number,
-    /// and a variable that no program could be given.
+    /// a variable that no program could be given, and more than [`Self::MAX_ENV`] of them or [`Self::MAX_METADATA`] of
+    /// labels.
     pub fn validate(&self) -> Result<()> {
         let times = [
             ("lifetime", self.lifetime),
@@ -225,9 +233,22 @@ impl CreateOptions {
                 "the limit on processors must be a positive number",
             ));
         }
-        let mut variables = self.env.iter().flatten();
-        variables.try_for_each(|(name, value)| validate_variable(name, value))
+        for (name, value) in self.env.iter().flatten() {
+            validate_variable(name, value)?;
+        }
+        validate_size("the environment", self.env.as_ref(), Self::MAX_ENV)?;
+        validate_size("metadata", self.metadata.as_ref(), Self::MAX_METADATA)
     }
+}
+
+fn validate_size(what: &str, map: Option<&BTreeMap<String, String>>, most: usize) -> Result<()> {
+    let pairs = map.into_iter().flatten();
+    let size = pairs.map(|(key, value)| key.len() + value.len() + 2);
+    if size.sum::<usize>() > most {
+        let message = format!("{what} must not be longer than {} KiB in all", most / 1024);
+        return Err(Error::invalid(message));
+    }
+    Ok(())
 }
 
 options! {
@@ -263,6 +284,8 @@ mod tests {
             limited(Limits::new().cpus(f64::NAN)),
             limited(Limits::new().cpus(f64::INFINITY)),
             CreateOptions::new().env_var("A=B", ""),
+            CreateOptions::new().env_var("A", "x".repeat(CreateOptions::MAX_ENV - 2)),
+            CreateOptions::new().label("", "x".repeat(CreateOptions::MAX_METADATA - 1)),
         ];
         for options in senseless {
             let error = options.validate().unwrap_err();
@@ -273,7 +296,10 @@ mod tests {
     #[test]
     fn asking_for_nothing_or_little_is_fine() {
         let little = Limits::new().memory(1).cpus(0.001).processes(1);
-        let options = CreateOptions::new().limits(little).env_var("A", "");
+        let options = CreateOptions::new()
+            .limits(little)
+            .env_var("A", "x".repeat(CreateOptions::MAX_ENV - 3))
+            .label("", "x".repeat(CreateOptions::MAX_METADATA - 2));
         assert!(options.validate().is_ok());
         assert!(CreateOptions::new().validate().is_ok());
     }

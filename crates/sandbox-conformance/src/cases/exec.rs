@@ -27,6 +27,7 @@ cases! { "exec":
     files_and_commands_do_not_wait_for_each_other [Shell],
     an_empty_program_is_invalid,
     nul_is_invalid_everywhere,
+    empty_names_are_invalid,
     senseless_variable_names_are_invalid,
     a_zero_timeout_is_invalid,
     huge_arguments_are_invalid,
@@ -300,17 +301,26 @@ async fn an_empty_program_is_invalid(case: &Case) -> Result {
 
 async fn nul_is_invalid_everywhere(case: &Case) -> Result {
     let command = || Command::new("true");
-    let mut commands = vec![
+    let commands = vec![
         ("NUL in the program", Command::new("tr\0ue")),
         ("NUL in the script", Command::shell("true\0")),
         ("NUL in an argument", command().arg("a\0b")),
         ("NUL in a variable's name", command().env("A\0B", "x")),
         ("NUL in a variable", command().env("A", "x\0y")),
         ("NUL in the directory", command().cwd("/tmp\0/x")),
+        ("NUL in the user", command().user("ro\0ot")),
+        ("NUL in the tag", command().tag("a\0b")),
     ];
-    if case.capabilities().users {
-        commands.push(("NUL in the user", command().user("ro\0ot")));
-    }
+    invalid(case, commands).await
+}
+
+async fn empty_names_are_invalid(case: &Case) -> Result {
+    let command = || Command::new("true");
+    let commands = vec![
+        ("no directory", command().cwd("")),
+        ("no user", command().user("")),
+        ("no tag", command().tag("")),
+    ];
     invalid(case, commands).await
 }
 

@@ -70,6 +70,7 @@ pub(crate) struct Made {
 impl Request {
     /// Refuses what makes no sense or cannot be honoured, before anything happens.
     pub(crate) fn check(shared: &Shared, options: CreateOptions) -> Result<Self> {
+        options.validate()?;
         let limits = limits(&shared.default_limits, &options);
         check_limits(&shared.host, &options.limits.unwrap_or_default())?;
         let unsupported =
@@ -103,20 +104,6 @@ impl Request {
         }
         let lifetime = options.lifetime.unwrap_or(DEFAULT_LIFETIME);
         check_lifetime(lifetime)?;
-        let env = options.env.unwrap_or_default();
-        env.iter()
-            .try_for_each(|(name, value)| super::process::check_variable(name, value))?;
-        let metadata = options.metadata.unwrap_or_default();
-        if metadata
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum::<usize>()
-            > 64 * 1024
-        {
-            return Err(Error::invalid(
-                "metadata must not be longer than 64 KiB in all",
-            ));
-        }
         let ownership = options.ownership.unwrap_or(Ownership::Owned);
         Ok(Self {
             template,
@@ -124,8 +111,8 @@ impl Request {
             ownership,
             lifetime,
             limits,
-            env,
-            metadata,
+            env: options.env.unwrap_or_default(),
+            metadata: options.metadata.unwrap_or_default(),
         })
     }
 }
@@ -164,52 +151,39 @@ fn check_name(name: &str) -> Result<()> {
 
 /// Only what the caller set is checked here; a default that cannot be enforced is reported instead.
 fn check_limits(host: &Host, asked: &Limits) -> Result<()> {
-    let refuse =
-        |what: &str, message: String| Err(Error::invalid(message).with_context("limit", what));
-    if asked.memory.is_some_and(|bytes| bytes < 16 * 1024 * 1024) {
-        return refuse("memory", "a sandbox needs at least 16 MiB of memory".into());
-    }
-    if asked
-        .cpus
-        .is_some_and(|cpus| !(0.01..=4096.0).contains(&cpus))
-    {
-        return refuse("cpus", "processors must be between 0.01 and 4096".into());
-    }
-    if asked
-        .processes
-        .is_some_and(|processes| !(4..=4_194_304).contains(&processes))
-    {
-        return refuse(
-            "processes",
-            "processes must be between 4 and 4194304".into(),
-        );
-    }
-    let carried = [
+    let beyond = [
         (
-            "memory",
-            asked.memory.is_some(),
-            host.v1_memory.is_some() || host.v2_has("memory"),
+            asked.memory.is_some_and(|bytes| bytes < 16 * 1024 * 1024),
+            "a sandbox needs at least 16 MiB of memory",
         ),
         (
-            "cpus",
-            asked.cpus.is_some(),
-            host.v1_cpu.is_some() || host.v2_has("cpu"),
+            asked
+                .cpus
+                .is_some_and(|cpus| !(0.01..=4096.0).contains(&cpus)),
+            "processors must be between 0.01 and 4096",
         ),
         (
-            "processes",
-            asked.processes.is_some(),
-            host.v1_pids.is_some() || host.v2_has("pids"),
+            asked
+                .processes
+                .is_some_and(|processes| !(4..=4_194_304).contains(&processes)),
+            "processes must be between 4 and 4194304",
         ),
-        ("disk", asked.disk.is_some(), false),
-        ("inodes", asked.inodes.is_some(), false),
     ];
-    match carried
-        .iter()
-        .find(|(_, asked, carried)| *asked && !carried)
-    {
-        Some((limit, ..)) => {
-            Err(Error::unsupported(format!("a limit on {limit}"))
-                .with_provider(super::provider::NAME))
+    if let Some((_, message)) = beyond.iter().find(|(beyond, _)| *beyond) {
+        return Err(Error::invalid(*message));
+    }
+    let carried = enforceable(host, *asked);
+    let refused = [
+        ("memory", asked.memory != carried.memory),
+        ("cpus", asked.cpus != carried.cpus),
+        ("processes", asked.processes != carried.processes),
+        ("disk", asked.disk.is_some()),
+        ("inodes", asked.inodes.is_some()),
+    ];
+    match refused.iter().find(|(_, refused)| *refused) {
+        Some((limit, _)) => {
+            let error = Error::unsupported(format!("a limit on {limit}"));
+            Err(error.with_provider(super::provider::NAME))
         }
         None => Ok(()),
     }

@@ -23,30 +23,10 @@ use std::{
     time::Duration,
 };
 
-/// Refuses an environment variable that no program could be given.
-pub(crate) fn check_variable(name: &str, value: &str) -> Result<()> {
-    if name.is_empty() || name.contains(['=', '\0']) {
-        let message = "the name of an environment variable must not be empty or hold `=` or NUL";
-        return Err(Error::invalid(message).with_context("name", name.escape_debug()));
-    }
-    check_text("the value of an environment variable", value)
-}
-
-fn check_text(what: &str, text: &str) -> Result<()> {
-    if text.contains('\0') {
-        return Err(Error::invalid(format!(
-            "{what} must not hold a NUL character"
-        )));
-    }
-    Ok(())
-}
-
 /// Checks a command and puts it as the protocol has it.
 pub(crate) fn to_wire(command: &Command, size: Option<PtySize>, shell: &str) -> Result<Spawn> {
+    command.validate()?;
     let mut argv = match &command.program {
-        Program::Path(program) if program.is_empty() => {
-            return Err(Error::invalid("a command must name a program"));
-        }
         Program::Path(program) => vec![program.clone()],
         Program::Shell(script) => {
             let name = shell.rsplit('/').next().unwrap_or(shell);
@@ -61,24 +41,6 @@ pub(crate) fn to_wire(command: &Command, size: Option<PtySize>, shell: &str) -> 
         _ => return Err(Error::unsupported("this kind of program")),
     };
     argv.extend(command.args.iter().cloned());
-    argv.iter()
-        .try_for_each(|arg| check_text("an argument", arg))?;
-    command
-        .env
-        .iter()
-        .try_for_each(|(name, value)| check_variable(name, value))?;
-    for (what, text) in [
-        ("a working directory", &command.cwd),
-        ("a user", &command.user),
-        ("a tag", &command.tag),
-    ] {
-        if let Some(text) = text {
-            check_text(what, text)?;
-            if text.is_empty() {
-                return Err(Error::invalid(format!("{what} must not be empty")));
-            }
-        }
-    }
     let blob = |text: &String| Blob(text.as_bytes().to_vec());
     Ok(Spawn {
         argv: argv.iter().map(blob).collect(),
@@ -92,22 +54,14 @@ pub(crate) fn to_wire(command: &Command, size: Option<PtySize>, shell: &str) -> 
         merge_stderr: command.merge_stderr,
         stdin: command.stdin == sandbox_core::Stdin::Open,
         pty: size.map(|size| (size.rows, size.columns)),
-        timeout_ms: millis(command.timeout, "a timeout")?.unwrap_or(0),
-        grace_ms: millis_or_zero(command.grace.unwrap_or(Command::DEFAULT_GRACE)),
+        timeout_ms: command.timeout.map_or(0, |time| millis(time).max(1)),
+        grace_ms: millis(command.grace.unwrap_or(Command::DEFAULT_GRACE)),
         foreground: true,
         tag: command.tag.clone(),
     })
 }
 
-fn millis(time: Option<Duration>, what: &str) -> Result<Option<u64>> {
-    match time {
-        Some(Duration::ZERO) => Err(Error::invalid(format!("{what} must be longer than zero"))),
-        Some(time) => Ok(Some(millis_or_zero(time).max(1))),
-        None => Ok(None),
-    }
-}
-
-fn millis_or_zero(time: Duration) -> u64 {
+fn millis(time: Duration) -> u64 {
     // Far beyond any lifetime, and still far from the end of the kernel's clocks.
     u64::try_from(time.as_millis())
         .unwrap_or(u64::MAX)
