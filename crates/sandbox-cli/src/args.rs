@@ -28,7 +28,7 @@ pub(crate) struct Cli {
     #[arg(
         long,
         global = true,
-        value_name = "FOLDER",
+        value_name = "DIRECTORY",
         help_heading = "Global options"
     )]
     pub(crate) state_dir: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "LANGUAGE", value_parser = parse::language())]
     pub(crate) lang: Option<String>,
 
-    /// Copy a file or folder next to the program, or to DEST (repeatable)
+    /// Copy a file or directory next to the program, or to DEST (repeatable)
     #[arg(short, long = "file", value_name = "PATH[:DEST]")]
     pub(crate) files: Vec<String>,
 
@@ -118,9 +118,9 @@ pub(crate) struct SandboxArgs {
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse::variable)]
     pub(crate) env: Vec<(String, String)>,
 
-    /// Label it, to find it by (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
-    pub(crate) label: Vec<(String, String)>,
+    /// Metadata to find it by (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
+    pub(crate) metadata: Vec<(String, String)>,
 
     /// Memory, as in 512M or 2G [default: 2G]
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
@@ -179,8 +179,8 @@ pub(crate) struct ExecArgs {
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse::variable)]
     pub(crate) env: Vec<(String, String)>,
 
-    /// Folder to run in, instead of the user's home
-    #[arg(short = 'w', long, value_name = "FOLDER")]
+    /// Directory to run in, instead of the user's home
+    #[arg(short = 'w', long, value_name = "DIRECTORY")]
     pub(crate) cwd: Option<String>,
 
     /// Run as this user of the sandbox: a name, UID or UID:GID
@@ -213,8 +213,8 @@ pub(crate) struct ShellArgs {
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse::variable)]
     pub(crate) env: Vec<(String, String)>,
 
-    /// Folder to start in, instead of the user's home
-    #[arg(short = 'w', long, value_name = "FOLDER")]
+    /// Directory to start in, instead of the user's home
+    #[arg(short = 'w', long, value_name = "DIRECTORY")]
     pub(crate) cwd: Option<String>,
 
     /// Be this user of the sandbox: a name, UID or UID:GID
@@ -222,11 +222,11 @@ pub(crate) struct ShellArgs {
     pub(crate) user: Option<String>,
 }
 
-/// Copy files and folders into a sandbox or out of it
+/// Copy files and directories into a sandbox or out of it
 ///
 /// One of the two is in a sandbox and is written ID:PATH; a path that is not absolute starts at the user's home. A
-/// folder is copied with all that is in it, into DEST if that is a folder already, else as DEST; FOLDER/. is only what
-/// is in it. Links are kept if they stay inside the copied folder. `-` is standard input or output.
+/// directory is copied with all that is in it, into DEST if that is a directory already, else as DEST; of DIRECTORY/.
+/// only what is in it. Links are kept if they stay inside the copied directory. `-` is standard input or output.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox cp data.csv build:\n  \
@@ -260,15 +260,15 @@ pub(crate) struct CpArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox ls\n  \
-    sandbox ls --label job=nightly --json | jq -r '.[].id'")]
+    sandbox ls --metadata job=nightly --json | jq -r '.[].id'")]
 pub(crate) struct LsArgs {
     /// Also those that belong to a running program and end with it
     #[arg(short, long)]
     pub(crate) all: bool,
 
-    /// Only those with this label (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
-    pub(crate) label: Vec<(String, String)>,
+    /// Only those with this metadata (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
+    pub(crate) metadata: Vec<(String, String)>,
 
     /// Print only the ids
     #[arg(short, long, conflicts_with = "json")]
@@ -279,7 +279,7 @@ pub(crate) struct LsArgs {
     pub(crate) json: bool,
 }
 
-/// End sandboxes, with all that runs in them and all their files
+/// Kill sandboxes, with all that runs in them and all their files
 #[derive(Debug, Args)]
 #[command(
     override_usage = "sandbox kill [OPTIONS] ID...\n       sandbox kill [OPTIONS] --all",
@@ -300,7 +300,7 @@ pub(crate) struct KillArgs {
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) all: bool,
 
-    /// Print an object that says which were ended
+    /// Print an object that says which were killed
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -177,7 +177,7 @@ pub(crate) fn has_shebang(contents: &[u8]) -> bool {
     interpreter(contents).is_some()
 }
 
-/// The interpreter's name without folders and version: `python3` of `#!/usr/bin/env -S python3.11 -u`.
+/// The interpreter's name without directories and version: `python3` of `#!/usr/bin/env -S python3.11 -u`.
 fn interpreter(contents: &[u8]) -> Option<String> {
     let line = contents.strip_prefix(b"#!")?;
     let line = line.split(|byte| *byte == b'\n').next()?;

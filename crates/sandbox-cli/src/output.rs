@@ -129,7 +129,7 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
 }
 
 /// An error and its causes in one line, without what was said before.
-fn chain(error: &anyhow::Error) -> String {
+pub(crate) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {

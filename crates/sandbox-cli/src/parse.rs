@@ -1,4 +1,5 @@
-//! Reads the values of options: times, sizes, variables. Pure functions, except that `NAME` alone looks at the environment.
+//! Reads the values of options: times, sizes, variables. Pure functions, except that `NAME` alone looks at
+//! the environment.
 
 use crate::language;
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -84,7 +85,7 @@ fn variable_of(
 }
 
 /// `KEY=VALUE`.
-pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".into()),
@@ -211,7 +212,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in any::<String>()) {
-            let _ = (duration(&text), size(&text), cpus(&text), label(&text), name(&text));
+            let _ = (duration(&text), size(&text), cpus(&text), pair(&text), name(&text));
             let _ = variable_of(&text, |_| None);
         }
 

@@ -1,7 +1,7 @@
-//! Copies files and folders between this machine and a sandbox.
+//! Copies files and directories between this machine and a sandbox.
 
+pub(crate) mod directory;
 pub(crate) mod download;
-pub(crate) mod folder;
 #[cfg(test)]
 mod hostile;
 pub(crate) mod spec;

@@ -1,4 +1,4 @@
-//! `sandbox cp`: files and folders into a sandbox or out of it.
+//! `sandbox cp`: files and directories into a sandbox or out of it.
 
 use crate::{
     args::CpArgs,

@@ -42,7 +42,7 @@ pub(crate) fn options(args: &SandboxArgs) -> CreateOptions {
     for (name, value) in &args.env {
         options = options.env_var(name, value);
     }
-    for (key, value) in &args.label {
+    for (key, value) in &args.metadata {
         options = options.label(key, value);
     }
     let mut limits = Limits::new();

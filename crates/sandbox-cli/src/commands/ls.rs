@@ -3,35 +3,38 @@
 use crate::{
     args::LsArgs,
     output::{self, STRONG},
-    provider,
+    provider::{self, Sandboxes, Silent},
 };
 use anyhow::Result;
 use comfy_table::{ColumnConstraint, Table, presets};
 use sandbox::{Limits, ListOptions, Ownership, SandboxInfo, SandboxState};
 use serde::Serialize;
-use std::{collections::BTreeMap, path::Path, time::SystemTime};
+use std::{borrow::Cow, collections::BTreeMap, path::Path, time::SystemTime};
 
 pub(crate) async fn ls(state_dir: Option<&Path>, args: LsArgs) -> Result<u8> {
     let provider = provider::open(state_dir)?;
     let mut options = ListOptions::new();
-    if !args.label.is_empty() {
-        options = options.metadata(args.label.into_iter().collect::<BTreeMap<_, _>>());
+    if !args.metadata.is_empty() {
+        options = options.metadata(args.metadata.into_iter().collect::<BTreeMap<_, _>>());
     }
-    let mut infos = provider::list(provider.as_ref(), options).await?;
-    let total = infos.len();
+    let mut sandboxes = provider::list(provider.as_ref(), options).await?;
+    let total = sandboxes.answering.len();
     if !args.all {
-        infos.retain(provider::is_independent);
+        sandboxes.answering.retain(provider::is_independent);
     }
     if args.json {
-        output::print_json(&infos.iter().map(Entry::of).collect::<Vec<_>>())?;
+        output::print_json(&entries(&sandboxes))?;
     } else if args.quiet {
-        for info in &infos {
-            output::print(&info.id)?;
+        for id in sandboxes.ids() {
+            output::print(id)?;
         }
-    } else if infos.is_empty() {
-        output::remark(empty(total));
+    } else if sandboxes.ids().next().is_some() {
+        output::print(table(&sandboxes, args.all, SystemTime::now()))?;
     } else {
-        output::print(table(&infos, args.all, SystemTime::now()))?;
+        output::remark(empty(total));
+    }
+    for silent in &sandboxes.silent {
+        silent.note();
     }
     Ok(0)
 }
@@ -49,13 +52,17 @@ fn empty(total: usize) -> &'static str {
 pub(crate) struct Entry<'a> {
     id: &'a str,
     name: Option<&'a str>,
-    state: SandboxState,
+    /// `None` if it does not answer.
+    state: Option<SandboxState>,
     template: Option<&'a str>,
     created_at: Option<String>,
     expires_at: Option<String>,
     ownership: Option<Ownership>,
     limits: Limits,
-    labels: &'a BTreeMap<String, String>,
+    metadata: Cow<'a, BTreeMap<String, String>>,
+    /// Why nothing else is known of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl<'a> Entry<'a> {
@@ -63,29 +70,54 @@ impl<'a> Entry<'a> {
         Self {
             id: info.id.as_str(),
             name: info.name.as_deref(),
-            state: info.state,
+            state: Some(info.state),
             template: info.template.as_ref().map(AsRef::as_ref),
             created_at: info.created_at.map(output::timestamp),
             expires_at: info.expires_at.map(output::timestamp),
             ownership: info.ownership,
             limits: info.limits,
-            labels: &info.metadata,
+            metadata: Cow::Borrowed(&info.metadata),
+            error: None,
         }
+    }
+
+    fn silent(silent: &'a Silent) -> Option<Self> {
+        Some(Self {
+            id: silent.id.as_ref()?.as_str(),
+            name: None,
+            state: None,
+            template: None,
+            created_at: None,
+            expires_at: None,
+            ownership: None,
+            limits: Limits::new(),
+            metadata: Cow::default(),
+            error: Some(silent.error.to_string()),
+        })
     }
 }
 
+/// All of which the id is known.
+fn entries(sandboxes: &Sandboxes) -> Vec<Entry<'_>> {
+    let answering = sandboxes.answering.iter().map(Entry::of);
+    let silent = sandboxes.silent.iter().filter_map(Entry::silent);
+    answering.chain(silent).collect()
+}
+
+const COLUMNS: [&str; 8] = [
+    "ID", "NAME", "STATE", "TEMPLATE", "CREATED", "EXPIRES", "OWNER", "METADATA",
+];
+
 /// The sandboxes for people. Columns that say nothing are left out.
-fn table(infos: &[SandboxInfo], owner: bool, now: SystemTime) -> String {
+fn table(sandboxes: &Sandboxes, owner: bool, now: SystemTime) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header([
-        "ID", "NAME", "STATE", "TEMPLATE", "CREATED", "EXPIRES", "OWNER", "LABELS",
-    ]);
+    table.set_header(COLUMNS);
     let moment = |moment: Option<SystemTime>| {
         moment.map_or_else(|| "-".to_owned(), |moment| output::relative(moment, now))
     };
-    for info in infos {
-        let labels: Vec<_> = info
+    for info in &sandboxes.answering {
+        let metadata: Vec<_> = info
             .metadata
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
@@ -103,14 +135,25 @@ fn table(infos: &[SandboxInfo], owner: bool, now: SystemTime) -> String {
                 Some(Ownership::Owned) => "a program".to_owned(),
                 _ => "-".to_owned(),
             },
-            labels.join(" "),
+            metadata.join(" "),
         ];
         table.add_row(cells.map(|cell| output::printable(&cell)));
     }
-    let labels = infos.iter().any(|info| !info.metadata.is_empty());
+    for id in sandboxes
+        .silent
+        .iter()
+        .filter_map(|silent| silent.id.as_ref())
+    {
+        let mut cells = ["-"; COLUMNS.len()].map(str::to_owned);
+        cells[0] = output::printable(id.as_str());
+        cells[2] = "no answer".to_owned();
+        table.add_row(cells);
+    }
+    let mut infos = sandboxes.answering.iter();
+    let metadata = infos.any(|info| !info.metadata.is_empty());
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if (index == 6 && !owner) || (index == 7 && !labels) {
+        if (index == 6 && !owner) || (index == 7 && !metadata) {
             column.set_constraint(ColumnConstraint::Hidden);
         }
     }
@@ -133,9 +176,10 @@ fn state(state: SandboxState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbox::{Error, ErrorKind};
     use std::time::Duration;
 
-    fn infos() -> (Vec<SandboxInfo>, SystemTime) {
+    fn sandboxes() -> (Sandboxes, SystemTime) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let mut build = SandboxInfo::new("sjx2k4q7ab3m5np6".into(), SandboxState::Running);
         build.name = Some("build".to_owned());
@@ -148,31 +192,41 @@ mod tests {
         let mut hostile = SandboxInfo::new("s2".into(), SandboxState::Paused);
         hostile.name = Some("a\u{1b}[2J\nb".to_owned());
         hostile.ownership = Some(Ownership::Owned);
-        (vec![build, hostile], now)
+        let silent = Silent {
+            id: Some("s3".into()),
+            error: Error::new(ErrorKind::Timeout, "no answer within 15s"),
+        };
+        let sandboxes = Sandboxes {
+            answering: vec![build, hostile],
+            silent: vec![silent],
+        };
+        (sandboxes, now)
     }
 
-    fn plain(infos: &[SandboxInfo], owner: bool, now: SystemTime) -> String {
-        anstream::adapter::strip_str(&table(infos, owner, now)).to_string()
+    fn plain(sandboxes: &Sandboxes, owner: bool, now: SystemTime) -> String {
+        anstream::adapter::strip_str(&table(sandboxes, owner, now)).to_string()
     }
 
     #[test]
     fn the_table_is_reviewed() {
-        let (infos, now) = infos();
-        insta::assert_snapshot!("table_all", plain(&infos, true, now));
-        insta::assert_snapshot!("table", plain(&infos[1..], false, now));
+        let (mut sandboxes, now) = sandboxes();
+        insta::assert_snapshot!("table_all", plain(&sandboxes, true, now));
+        sandboxes.answering.remove(0);
+        sandboxes.silent.clear();
+        insta::assert_snapshot!("table", plain(&sandboxes, false, now));
     }
 
     #[test]
     fn the_json_is_reviewed() {
-        let (infos, _) = infos();
-        insta::assert_json_snapshot!("json", infos.iter().map(Entry::of).collect::<Vec<_>>());
+        let (sandboxes, _) = sandboxes();
+        insta::assert_json_snapshot!("json", entries(&sandboxes));
     }
 
     #[test]
     fn no_name_can_play_tricks_on_the_terminal() {
-        let (infos, now) = infos();
-        let text = plain(&infos, true, now);
+        let (sandboxes, now) = sandboxes();
+        let text = plain(&sandboxes, true, now);
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
-        assert_eq!(text.lines().count(), 3);
+        assert_eq!(text.lines().count(), 4);
     }
 }

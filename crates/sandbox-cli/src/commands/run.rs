@@ -237,7 +237,7 @@ fn read_program(file: &Path) -> Result<Vec<u8>> {
         let opened = File::open(file).with_context(here)?;
         if opened.metadata().with_context(here)?.is_dir() {
             bail!(
-                "{} is a folder; name the program in it, and add the folder with --file",
+                "{} is a directory; name the program in it, and add the directory with --file",
                 file.display()
             );
         }

@@ -2,7 +2,7 @@
 
 use super::{
     AT_A_TIME, Progress, Report,
-    folder::{Below, Folder, stays_inside},
+    directory::{Below, Directory, stays_inside},
     spec::Place,
 };
 use crate::session::Sink;
@@ -31,25 +31,25 @@ pub(crate) struct Download<'a> {
     pub(crate) progress: Progress,
 }
 
-/// What lies below a folder of the sandbox.
+/// What lies below a directory of the sandbox.
 #[derive(Debug, Default)]
 struct Tree {
-    folders: Vec<(Below, u32)>,
+    directories: Vec<(Below, u32)>,
     files: Vec<(Below, FileInfo)>,
     links: Vec<(Below, Vec<u8>)>,
     bytes: u64,
 }
 
 impl Download<'_> {
-    /// Copies a file or folder to `destination`, into it if it is a folder.
+    /// Copies a file or directory to `destination`, into it if it is a directory.
     pub(crate) async fn copy(&self, place: &Place, destination: &Path) -> Result<Report> {
         let info = self.stat(&place.path).await?;
         let name = place.path.file_name().filter(|_| !place.contents);
         match info.kind {
-            FileKind::Directory => self.folder(&place.path, name, destination).await,
-            FileKind::File if !place.folder => self.single(&info, destination).await,
-            FileKind::File => bail!("{} is a file, not a folder", place.path),
-            _ => bail!("{} is neither file nor folder", place.path),
+            FileKind::Directory => self.directory(&place.path, name, destination).await,
+            FileKind::File if !place.directory => self.single(&info, destination).await,
+            FileKind::File => bail!("{} is a file, not a directory", place.path),
+            _ => bail!("{} is neither file nor directory", place.path),
         }
     }
 
@@ -97,8 +97,8 @@ impl Download<'_> {
                 let file = tokio::fs::OpenOptions::new().write(true).open(path).await;
                 self.pour(pieces, file.with_context(there)?).await
             }
-            Spot::Entry(folder, name) => {
-                let mut partial = folder
+            Spot::Entry(directory, name) => {
+                let mut partial = directory
                     .start_file(&name, info.mode.unwrap_or(DEFAULT_MODE))
                     .with_context(there)?;
                 let bytes = self.pour(pieces, &mut partial.file).await;
@@ -130,8 +130,8 @@ impl Download<'_> {
         Ok(bytes)
     }
 
-    /// Copies all that is in a folder: folders first, links last, so that no link leads a file astray.
-    async fn folder(
+    /// Copies all that is in a directory: directories first, links last, so that no link leads a file astray.
+    async fn directory(
         &self,
         source: &SandboxPath,
         name: Option<&[u8]>,
@@ -142,9 +142,9 @@ impl Download<'_> {
         self.progress.expect(tree.bytes);
         let there = || format!("cannot make {}", destination.display());
         let target = open_destination(destination, name).with_context(there)?;
-        for (path, mode) in &tree.folders {
+        for (path, mode) in &tree.directories {
             target
-                .make_folder(path, *mode)
+                .make_directory(path, *mode)
                 .with_context(|| format!("cannot make {path}"))?;
         }
         let copied: Vec<Option<u64>> = stream::iter(&tree.files)
@@ -167,14 +167,19 @@ impl Download<'_> {
                     .make_link(path, link)
                     .with_context(|| format!("cannot make {path}"))?;
             } else {
-                report.skip(&path.to_bytes(), "a link that leads out of the folder");
+                report.skip(&path.to_bytes(), "a link that leads out of the directory");
             }
         }
         Ok(report)
     }
 
-    /// Copies one file of a folder; `None` if it is gone.
-    async fn below(&self, target: &Folder, path: &Below, info: &FileInfo) -> Result<Option<u64>> {
+    /// Copies one file of a directory; `None` if it is gone.
+    async fn below(
+        &self,
+        target: &Directory,
+        path: &Below,
+        info: &FileInfo,
+    ) -> Result<Option<u64>> {
         let pieces = match self.read(&info.path).await {
             Ok(pieces) => pieces,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -190,7 +195,7 @@ impl Download<'_> {
         Ok(Some(bytes))
     }
 
-    /// What is below a folder of the sandbox, every path checked.
+    /// What is below a directory of the sandbox, every path checked.
     async fn list(&self, source: &SandboxPath, report: &mut Report) -> Result<Tree> {
         let mut options = ListFilesOptions::new().depth(u32::MAX);
         options.user.clone_from(&self.user);
@@ -199,7 +204,7 @@ impl Download<'_> {
         while let Some(info) = entries
             .try_next()
             .await
-            .context("cannot list the folder in the sandbox")?
+            .context("cannot list the directory in the sandbox")?
         {
             let Some(path) = below_of(source, &info.path) else {
                 bail!(
@@ -208,20 +213,20 @@ impl Download<'_> {
                 );
             };
             match info.kind {
-                FileKind::Directory => tree.folders.push((path, info.mode.unwrap_or(0o755))),
+                FileKind::Directory => tree.directories.push((path, info.mode.unwrap_or(0o755))),
                 FileKind::File => {
                     tree.bytes = tree.bytes.saturating_add(info.size);
                     tree.files.push((path, info));
                 }
                 FileKind::Symlink => tree.links.push((path, info.target.unwrap_or_default())),
-                _ => report.skip(&path.to_bytes(), "neither file, folder nor link"),
+                _ => report.skip(&path.to_bytes(), "neither file, directory nor link"),
             }
         }
         Ok(tree)
     }
 }
 
-/// The part of a listed path that is below the listed folder.
+/// The part of a listed path that is below the listed directory.
 fn below_of(source: &SandboxPath, path: &SandboxPath) -> Option<Below> {
     let mut rest = path.as_bytes().strip_prefix(source.as_bytes())?;
     if !source.as_bytes().ends_with(b"/") {
@@ -230,36 +235,36 @@ fn below_of(source: &SandboxPath, path: &SandboxPath) -> Option<Below> {
     Below::new(rest)
 }
 
-/// Opens the folder that takes the contents: `destination` itself, or a folder `name` in it if it exists already.
-fn open_destination(destination: &Path, name: Option<&[u8]>) -> Result<Folder> {
+/// Opens the directory that takes the contents: `destination` itself, or a directory `name` in it if it exists already.
+fn open_destination(destination: &Path, name: Option<&[u8]>) -> Result<Directory> {
     let exists = fs::metadata(destination).is_ok();
     if !exists {
         fs::create_dir_all(destination)?;
     }
-    let folder = Folder::open(destination)?;
+    let directory = Directory::open(destination)?;
     let Some(name) = name.filter(|_| exists) else {
-        return Ok(folder);
+        return Ok(directory);
     };
-    let name = Below::new(name).context("the folder has no name")?;
-    folder.make_folder(&name, 0o755)?;
-    Ok(folder.enter(&name)?)
+    let name = Below::new(name).context("the directory has no name")?;
+    directory.make_directory(&name, 0o755)?;
+    Ok(directory.enter(&name)?)
 }
 
 /// Where one file goes.
 enum Spot {
-    /// A name in a folder.
-    Entry(Folder, Below),
+    /// A name in a directory.
+    Entry(Directory, Below),
     /// A pipe or device that this machine's user named: it is written, not replaced.
     Special(PathBuf),
 }
 
 impl Spot {
     fn of(destination: &Path, name: Option<&[u8]>) -> Result<Self> {
-        let written_as_folder = destination.as_os_str().as_bytes().ends_with(b"/");
-        if written_as_folder {
+        let written_as_directory = destination.as_os_str().as_bytes().ends_with(b"/");
+        if written_as_directory {
             fs::create_dir_all(destination)?;
         }
-        let (folder, name) = match fs::metadata(destination) {
+        let (directory, name) = match fs::metadata(destination) {
             Ok(info) if info.is_dir() => {
                 (destination.to_owned(), name.unwrap_or_default().to_vec())
             }
@@ -269,12 +274,12 @@ impl Spot {
             Err(_) => parts(destination),
         };
         let name = Below::new(&name).context("it is no name for a file")?;
-        Ok(Self::Entry(Folder::open(&folder)?, name))
+        Ok(Self::Entry(Directory::open(&directory)?, name))
     }
 }
 
 fn parts(path: &Path) -> (PathBuf, Vec<u8>) {
-    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
     let name = path.file_name().unwrap_or_default();
-    (folder, name.as_bytes().to_vec())
+    (directory, name.as_bytes().to_vec())
 }

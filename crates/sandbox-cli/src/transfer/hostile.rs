@@ -12,7 +12,7 @@ use sandbox::{
 };
 use std::{fs, path::Path};
 
-/// Every folder of it holds these entries, and every file these bytes.
+/// Every directory of it holds these entries, and every file these bytes.
 #[derive(Debug)]
 struct Hostile {
     id: SandboxId,
@@ -112,7 +112,7 @@ fn copy(entries: Vec<FileInfo>, outer: &Path) -> anyhow::Result<Report> {
     runtime.block_on(download.copy(&Place::parse("src/.")?, &outer.join("dest")))
 }
 
-/// A folder with a file beside the destination.
+/// A directory with a file beside the destination.
 fn outer() -> tempfile::TempDir {
     let outer = tempfile::tempdir().unwrap();
     fs::write(outer.path().join("victim"), "safe").unwrap();
@@ -133,9 +133,9 @@ fn assert_untouched(outer: &Path) {
     assert_inside(&real, &real);
 }
 
-/// Every link below `folder` leads to somewhere below `root`, or nowhere.
-fn assert_inside(folder: &Path, root: &Path) {
-    for entry in fs::read_dir(folder).unwrap() {
+/// Every link below `directory` leads to somewhere below `root`, or nowhere.
+fn assert_inside(directory: &Path, root: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if let Ok(real) = path.canonicalize() {
             assert!(real.starts_with(root), "{path:?} leads to {real:?}");
@@ -147,7 +147,7 @@ fn assert_inside(folder: &Path, root: &Path) {
 }
 
 #[test]
-fn listings_that_leave_the_folder_are_refused() {
+fn listings_that_leave_the_directory_are_refused() {
     for path in [
         "src/../victim",
         "src/a/../../victim",
@@ -167,7 +167,7 @@ fn listings_that_leave_the_folder_are_refused() {
 }
 
 #[test]
-fn a_name_that_is_both_link_and_folder_leads_nowhere() {
+fn a_name_that_is_both_link_and_directory_leads_nowhere() {
     let outer = outer();
     let entries = vec![
         entry("src/a", FileKind::Symlink, "../victim"),
@@ -176,7 +176,7 @@ fn a_name_that_is_both_link_and_folder_leads_nowhere() {
         entry("src/l", FileKind::Symlink, "a"),
         entry("src/l/c", FileKind::File, ""),
     ];
-    // There is no folder `l` for `c`, and the link comes only after the files.
+    // There is no directory `l` for `c`, and the link comes only after the files.
     copy(entries, outer.path()).unwrap_err();
     assert_untouched(outer.path());
 }

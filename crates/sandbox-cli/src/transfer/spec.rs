@@ -40,9 +40,9 @@ impl Side {
 pub(crate) struct Place {
     /// Without `/` at its end, unless it is the root.
     pub(crate) path: SandboxPath,
-    /// It was written as a folder: `dir/`.
-    pub(crate) folder: bool,
-    /// It stands for what is in the folder: `dir/.`, or a folder without a name of its own.
+    /// It was written as a directory: `dir/`.
+    pub(crate) directory: bool,
+    /// It stands for what is in the directory: `dir/.`, or a directory without a name of its own.
     pub(crate) contents: bool,
 }
 
@@ -53,7 +53,7 @@ impl Place {
             Some(path) => (if path.is_empty() { "/" } else { path }, true),
             None => (text, text.is_empty() || text == "."),
         };
-        let folder = dot || path.ends_with('/');
+        let directory = dot || path.ends_with('/');
         let path = match path.trim_end_matches('/') {
             "" if path.starts_with('/') => "/",
             "" => ".",
@@ -63,13 +63,13 @@ impl Place {
         let contents = dot || path.file_name().is_none();
         Ok(Self {
             path,
-            folder,
+            directory,
             contents,
         })
     }
 }
 
-/// A file or folder to put next to a program.
+/// A file or directory to put next to a program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Extra {
     /// On this machine.
@@ -91,8 +91,8 @@ impl Extra {
         if source.is_empty() {
             bail!("--file {text:?} names no file of this machine, write PATH or PATH:DEST");
         }
-        let folder = destination.is_empty() || destination.ends_with('/');
-        let destination = if folder {
+        let directory = destination.is_empty() || destination.ends_with('/');
+        let destination = if directory {
             format!("{destination}{}", name_of(Path::new(source))?)
         } else {
             destination.to_owned()
@@ -104,7 +104,7 @@ impl Extra {
     }
 }
 
-/// The name of a file or folder, of `.` and `..` too.
+/// The name of a file or directory, of `.` and `..` too.
 pub(crate) fn name_of(path: &Path) -> Result<String> {
     let name = match path.file_name() {
         Some(name) => name.to_owned(),
@@ -135,7 +135,7 @@ mod tests {
 
     fn place(text: &str) -> (String, bool, bool) {
         let place = Place::parse(text).unwrap();
-        (place.path.to_string(), place.folder, place.contents)
+        (place.path.to_string(), place.directory, place.contents)
     }
 
     fn extra(text: &str) -> (String, String) {

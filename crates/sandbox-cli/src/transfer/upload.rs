@@ -40,21 +40,21 @@ pub(crate) struct Upload<'a> {
     pub(crate) progress: Progress,
 }
 
-/// What lies below a folder of this machine.
+/// What lies below a directory of this machine.
 #[derive(Debug, Default)]
 struct Tree {
-    folders: Vec<(PathBuf, u32)>,
+    directories: Vec<(PathBuf, u32)>,
     files: Vec<(PathBuf, u32)>,
     links: Vec<(PathBuf, Vec<u8>)>,
     bytes: u64,
 }
 
 impl Upload<'_> {
-    /// Copies a file or folder to `place`, into it if it is a folder.
+    /// Copies a file or directory to `place`, into it if it is a directory.
     pub(crate) async fn copy(&self, source: &Path, place: &Place) -> Result<Report> {
         let written = source.as_os_str().as_bytes();
         let contents = written == b"." || written.ends_with(b"/.");
-        let into = place.folder || self.is_folder(place).await?;
+        let into = place.directory || self.is_directory(place).await?;
         if into && !contents {
             let path = place.path.join(spec::name_of(source)?)?;
             self.copy_as(source, &path).await
@@ -63,12 +63,12 @@ impl Upload<'_> {
         }
     }
 
-    /// Copies a file or folder to just this path.
+    /// Copies a file or directory to just this path.
     async fn copy_as(&self, source: &Path, path: &SandboxPath) -> Result<Report> {
         let info =
             fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
         if info.is_dir() {
-            return self.folder(source, path).await;
+            return self.directory(source, path).await;
         }
         self.progress.expect(info.len());
         let bytes = self.file(source, path, mode_of(&info)).await?;
@@ -85,8 +85,8 @@ impl Upload<'_> {
         pieces: mpsc::Receiver<Bytes>,
         place: &Place,
     ) -> Result<Report> {
-        if place.folder || self.is_folder(place).await? {
-            bail!("{} is a folder, name a file in it", place.path);
+        if place.directory || self.is_directory(place).await? {
+            bail!("{} is a directory, name a file in it", place.path);
         }
         let counter = Counter::default();
         let counted = counter.clone();
@@ -107,7 +107,7 @@ impl Upload<'_> {
         })
     }
 
-    async fn is_folder(&self, place: &Place) -> Result<bool> {
+    async fn is_directory(&self, place: &Place) -> Result<bool> {
         let mut options = StatOptions::new();
         options.user.clone_from(&self.user);
         match self.sandbox.files().stat(&place.path, options).await {
@@ -117,12 +117,12 @@ impl Upload<'_> {
         }
     }
 
-    /// Copies all that is in a folder: folders first, links last.
-    async fn folder(&self, source: &Path, destination: &SandboxPath) -> Result<Report> {
+    /// Copies all that is in a directory: directories first, links last.
+    async fn directory(&self, source: &Path, destination: &SandboxPath) -> Result<Report> {
         let mut report = Report::default();
         let tree = Tree::read(source, &mut report)?;
         self.progress.expect(tree.bytes);
-        for (path, mode) in &tree.folders {
+        for (path, mode) in &tree.directories {
             let path = beneath(destination, path)?;
             let mut options = MkdirOptions::new().parents(true).mode(*mode);
             options.user.clone_from(&self.user);
@@ -130,7 +130,7 @@ impl Upload<'_> {
                 .files()
                 .mkdir(&path, options)
                 .await
-                .context("cannot make a folder in the sandbox")?;
+                .context("cannot make a directory in the sandbox")?;
         }
         let copied: Vec<u64> = stream::iter(&tree.files)
             .map(|(path, mode)| async move {
@@ -206,23 +206,23 @@ impl Upload<'_> {
 }
 
 impl Tree {
-    /// Reads a folder. What is neither folder, file nor link is left out.
+    /// Reads a directory. What is neither directory, file nor link is left out.
     fn read(source: &Path, report: &mut Report) -> Result<Self> {
         let mut tree = Self::default();
         let mut open = vec![PathBuf::new()];
         let top =
             fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
-        tree.folders.push((PathBuf::new(), mode_of(&top)));
-        while let Some(folder) = open.pop() {
-            let full = source.join(&folder);
+        tree.directories.push((PathBuf::new(), mode_of(&top)));
+        while let Some(directory) = open.pop() {
+            let full = source.join(&directory);
             let here = || format!("cannot read {}", full.display());
             for entry in fs::read_dir(&full).with_context(here)? {
                 let entry = entry.with_context(here)?;
-                let path = folder.join(entry.file_name());
+                let path = directory.join(entry.file_name());
                 let info = entry.metadata().with_context(here)?;
                 let kind = info.file_type();
                 if kind.is_dir() {
-                    tree.folders.push((path.clone(), mode_of(&info)));
+                    tree.directories.push((path.clone(), mode_of(&info)));
                     open.push(path);
                 } else if kind.is_file() {
                     tree.bytes += info.len();
@@ -232,7 +232,10 @@ impl Tree {
                     tree.links
                         .push((path, target.into_os_string().into_encoded_bytes()));
                 } else {
-                    report.skip(path.as_os_str().as_bytes(), "neither file, folder nor link");
+                    report.skip(
+                        path.as_os_str().as_bytes(),
+                        "neither file, directory nor link",
+                    );
                 }
             }
         }
@@ -240,17 +243,17 @@ impl Tree {
     }
 }
 
-/// Permissions without setuid and the like. The owner of a folder can always use it, or it could not be filled.
+/// Permissions without setuid and the like. The owner of a directory can always use it, or it could not be filled.
 fn mode_of(info: &Metadata) -> u32 {
     let owner = if info.is_dir() { 0o700 } else { 0 };
     info.permissions().mode() & 0o777 | owner
 }
 
-fn beneath(folder: &SandboxPath, path: &Path) -> Result<SandboxPath> {
+fn beneath(directory: &SandboxPath, path: &Path) -> Result<SandboxPath> {
     if path.as_os_str().is_empty() {
-        return Ok(folder.clone());
+        return Ok(directory.clone());
     }
-    Ok(folder.join(path.as_os_str().as_bytes())?)
+    Ok(directory.join(path.as_os_str().as_bytes())?)
 }
 
 /// The contents of a file: the `size` bytes that it had when it was opened, if that is known.

@@ -1,4 +1,4 @@
-//! `sandbox cp`: files and folders, in and out, and a sandbox that does not mean well.
+//! `sandbox cp`: files and directories, in and out, and a sandbox that does not mean well.
 
 use crate::support::{Home, Outcome};
 use std::{
@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// A sandbox, and a folder of this machine.
+/// A sandbox, and a directory of this machine.
 struct Pair {
     home: Home,
     id: String,
@@ -25,7 +25,7 @@ impl Pair {
         }
     }
 
-    /// Copies; `there:` stands for the sandbox, and other paths are in the folder.
+    /// Copies; `there:` stands for the sandbox, and other paths are in the directory.
     fn cp(&self, source: &str, destination: &str) -> Outcome {
         let side = |text: &str| match text.strip_prefix("there:") {
             Some(path) => format!("{}:{path}", self.id),
@@ -78,10 +78,10 @@ fn a_file_goes_in_and_comes_out() {
 }
 
 #[test]
-fn a_folder_goes_in_and_comes_out_with_all_that_is_in_it() {
+fn a_directory_goes_in_and_comes_out_with_all_that_is_in_it() {
     let pair = Pair::new();
-    for folder in ["src/sub/deep", "src/empty"] {
-        fs::create_dir_all(pair.here(folder)).unwrap();
+    for directory in ["src/sub/deep", "src/empty"] {
+        fs::create_dir_all(pair.here(directory)).unwrap();
     }
     let odd = "odd \n-\u{e4}'\"";
     for (name, text) in [
@@ -100,7 +100,7 @@ fn a_folder_goes_in_and_comes_out_with_all_that_is_in_it() {
     pair.cp("src", "there:other").assert_code(0);
     let list = "cd \"$1\" && find . | LC_ALL=C sort | md5sum";
     let listed: Vec<_> = ["src", "other/src", "flat"]
-        .map(|folder| pair.sh(&list.replace("$1", folder)))
+        .map(|directory| pair.sh(&list.replace("$1", directory)))
         .into();
     assert!(
         listed[1..].iter().all(|text| *text == listed[0]),
@@ -198,7 +198,7 @@ fn a_dash_is_standard_input_or_output() {
     assert!(output.stdout == bytes && output.stderr.is_empty());
     pair.home
         .sandbox(&["cp", "-", &format!("{}:", pair.id)])
-        .assert_refused("is a folder");
+        .assert_refused("is a directory");
 }
 
 #[test]
@@ -208,8 +208,8 @@ fn what_cannot_be_copied_is_said_and_leaves_nothing() {
     pair.cp("nothing", "there:").assert_refused("No such file");
     pair.sh("mkdir d; touch f; mkfifo p");
     pair.cp("there:p", "x")
-        .assert_refused("neither file nor folder");
-    pair.cp("there:f", "no/such/folder")
+        .assert_refused("neither file nor directory");
+    pair.cp("there:f", "no/such/directory")
         .assert_refused("No such file");
     pair.cp("there:/etc/shadow", "x").assert_refused("shadow");
     pair.cp("there:f/", "x").assert_refused("");

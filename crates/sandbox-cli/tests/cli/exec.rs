@@ -132,16 +132,19 @@ fn empty_and_enormous_arguments_are_refused_or_taken_as_they_are() {
 
 #[test]
 fn ordinary_users_are_told_what_is_missing() {
-    // The build's own folder may be closed to others.
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = folder.path().join("sandbox");
+    // The build's own directory may be closed to others.
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("sandbox");
     fs::copy(env!("CARGO_BIN_EXE_sandbox"), &copy).unwrap();
     let run = |args: &[&str]| {
         let output = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(&copy)
-            .args(["--state-dir", folder.path().join("state").to_str().unwrap()])
+            .args([
+                "--state-dir",
+                directory.path().join("state").to_str().unwrap(),
+            ])
             .args(args)
             .output()
             .unwrap();

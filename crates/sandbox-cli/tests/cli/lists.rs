@@ -1,6 +1,6 @@
 //! `create`, `ls`, `kill`, `prune`, `doctor`: what they print, for people and for programs.
 
-use crate::support::{Home, Talk};
+use crate::support::{Home, Talk, finish};
 use std::{fs, time::Instant};
 
 #[test]
@@ -12,7 +12,7 @@ fn a_sandbox_is_listed_from_create_to_kill() {
             "--json",
             "--name",
             "build",
-            "--label",
+            "--metadata",
             "job=x",
             "--cpus",
             "0.5",
@@ -24,7 +24,7 @@ fn a_sandbox_is_listed_from_create_to_kill() {
     assert_eq!(made["name"], "build");
     assert_eq!(made["ownership"], "detached");
     assert_eq!(made["limits"]["cpus"], 0.5);
-    assert_eq!(made["labels"]["job"], "x");
+    assert_eq!(made["metadata"]["job"], "x");
 
     let table = home.sandbox(&["ls"]).ok();
     assert_eq!(table.lines().count(), 2, "{table}");
@@ -37,10 +37,10 @@ fn a_sandbox_is_listed_from_create_to_kill() {
     assert_eq!(listed[0]["id"], id);
     assert_eq!(listed[0]["created_at"], made["created_at"]);
     assert_eq!(
-        home.sandbox(&["ls", "-q", "--label", "job=x"]).ok(),
+        home.sandbox(&["ls", "-q", "--metadata", "job=x"]).ok(),
         format!("{id}\n")
     );
-    assert_eq!(home.sandbox(&["ls", "-q", "--label", "job=y"]).ok(), "");
+    assert_eq!(home.sandbox(&["ls", "-q", "--metadata", "job=y"]).ok(), "");
 
     let killed = home.sandbox(&["kill", "--json", "build"]).json();
     assert_eq!(killed["killed"][0], id);
@@ -77,6 +77,29 @@ fn kill_ends_all_it_can_and_leaves_what_belongs_to_programs() {
     assert_eq!(talk.line(), "still");
     talk.finish().assert_code(0);
     assert_eq!(home.records(), [""; 0]);
+}
+
+#[test]
+fn a_sandbox_that_does_not_answer_troubles_no_other_and_can_be_killed() {
+    let home = Home::own();
+    let (other, silent) = (home.create(&["--name", "other"]), home.create(&[]));
+    home.silence(&silent);
+    assert_eq!(home.sandbox(&["exec", &other, "echo", "x"]).ok(), "x\n");
+    assert_eq!(home.sandbox(&["exec", "other", "echo", "x"]).ok(), "x\n");
+    let waiting = home.command(&["exec", &silent, "true"]).spawn().unwrap();
+    let outcome = home.sandbox(&["ls"]);
+    outcome.assert_code(0);
+    assert!(outcome.stdout.contains(&other), "{outcome:?}");
+    assert!(outcome.stderr.contains("answer"), "{outcome:?}");
+    finish(waiting).assert_refused("no answer");
+    let outcome = home.sandbox(&["kill", "--all"]);
+    outcome.assert_code(125);
+    assert_eq!(outcome.stdout, format!("{other}\n"));
+    assert!(outcome.stderr.contains("answer"), "{outcome:?}");
+    home.assert_nothing_left(&other);
+
+    assert_eq!(home.sandbox(&["kill", &silent]).ok(), format!("{silent}\n"));
+    home.assert_nothing_left(&silent);
 }
 
 #[test]

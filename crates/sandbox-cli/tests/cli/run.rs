@@ -3,24 +3,24 @@
 use crate::support::{Home, Talk};
 use std::{fs, io::Write, path::Path};
 
-/// A folder with these files.
-fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with these files.
+fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    folder
+    directory
 }
 
-fn path(folder: &tempfile::TempDir, name: &str) -> String {
-    folder.path().join(name).to_str().unwrap().to_owned()
+fn path(directory: &tempfile::TempDir, name: &str) -> String {
+    directory.path().join(name).to_str().unwrap().to_owned()
 }
 
 #[test]
 fn a_program_gets_its_files_arguments_and_input_and_its_code_is_passed_on() {
-    let here = folder(&[
+    let here = directory(&[
         (
             "main.py",
             "import sys, helper\nprint(sys.argv[1:], open('data.csv').read().strip(), sys.stdin.read().strip())\n\
@@ -51,7 +51,7 @@ fn a_program_gets_its_files_arguments_and_input_and_its_code_is_passed_on() {
 
 #[test]
 fn the_language_is_known_by_option_first_line_or_name() {
-    let here = folder(&[
+    let here = directory(&[
         ("a.sh", "echo sh $BASH_VERSION | cut -c1-4"),
         ("b", "#!/usr/bin/perl -w\nprint \"perl\\n\";"),
         ("c.txt", "#!/usr/bin/awk -f\nBEGIN { print \"awk\" }\n"),
@@ -163,12 +163,12 @@ fn a_missing_interpreter_says_what_to_install() {
 
 #[test]
 fn what_is_wrong_is_said_before_there_is_a_sandbox() {
-    let here = folder(&[("a.py", ""), ("b.xyz", "")]);
+    let here = directory(&[("a.py", ""), ("b.xyz", "")]);
     let home = Home::own();
     let run = |args: &[&str]| home.sandbox(&[&["run"], args].concat());
     run(&[]).assert_refused("required");
     run(&["/nowhere/a.py"]).assert_refused("No such file");
-    run(&[here.path().to_str().unwrap()]).assert_refused("is a folder");
+    run(&[here.path().to_str().unwrap()]).assert_refused("is a directory");
     run(&[&path(&here, "b.xyz")]).assert_refused("use --lang with one of python");
     let big = fs::File::create(here.path().join("big.py")).unwrap();
     big.set_len(65 << 20).unwrap();
@@ -204,8 +204,8 @@ fn variables_are_given_or_passed_on() {
 }
 
 #[test]
-fn folders_go_along_with_modes_and_links() {
-    let here = folder(&[("src/a/tool.sh", "echo tool"), ("src/b/data", "data")]);
+fn directories_go_along_with_modes_and_links() {
+    let here = directory(&[("src/a/tool.sh", "echo tool"), ("src/b/data", "data")]);
     let src = here.path().join("src");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
     fs::set_permissions(src.join("a/tool.sh"), mode).unwrap();

@@ -98,6 +98,27 @@ impl Home {
         id
     }
 
+    /// Stops the first process of a sandbox, so that it answers nobody.
+    pub(crate) fn silence(&self, id: &str) {
+        let is_first = |process: &Path| {
+            let read = |name| fs::read_to_string(process.join(name)).unwrap_or_default();
+            let status = read("status");
+            let numbers = status.lines().find(|line| line.starts_with("NSpid:"));
+            read("cgroup").contains(id) && numbers.is_some_and(|line| line.ends_with("\t1"))
+        };
+        let processes = fs::read_dir("/proc").unwrap();
+        let found: Vec<_> = processes
+            .map(|entry| entry.unwrap())
+            .filter(|entry| is_first(&entry.path()))
+            .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+            .collect();
+        let [number] = found[..] else {
+            panic!("{found:?} were to be one process");
+        };
+        let process = rustix::process::Pid::from_raw(number).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    }
+
     /// Directories of sandboxes, living or not.
     pub(crate) fn records(&self) -> Vec<String> {
         fs::read_dir(self.state.join("sandboxes"))
@@ -200,7 +221,8 @@ pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < DEADLINE, "still waiting for {what}");
-        thread::yield_now();
+        // So that what is waited for has the processor.
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

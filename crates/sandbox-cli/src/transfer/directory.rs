@@ -1,5 +1,5 @@
-//! A folder of this machine that receives files from a sandbox. Names from a sandbox are hostile: whatever they are,
-//! and whatever links lie about, nothing is touched outside of the folder.
+//! A directory of this machine that receives files from a sandbox. Names from a sandbox are hostile: whatever they are,
+//! and whatever links lie about, nothing is touched outside of the directory.
 
 use rustix::{
     fs::{self, AtFlags, CWD, FileType, Mode, OFlags},
@@ -16,12 +16,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// A path below a folder: one or more plain names, none of them `.` or `..`.
+/// A path below a directory: one or more plain names, none of them `.` or `..`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Below(Vec<OsString>);
 
 impl Below {
-    /// Takes what a sandbox calls a path below a folder; `None` if it is none.
+    /// Takes what a sandbox calls a path below a directory; `None` if it is none.
     pub(crate) fn new(path: &[u8]) -> Option<Self> {
         let names: Option<Vec<_>> = path
             .split(|byte| *byte == b'/')
@@ -38,14 +38,14 @@ impl Below {
         self.0.join(OsStr::new("/")).into_vec()
     }
 
-    /// How many folders lie above.
+    /// How many directories lie above.
     fn depth(&self) -> usize {
         self.0.len() - 1
     }
 
     fn split(&self) -> (&[OsString], &OsStr) {
         match self.0.split_last() {
-            Some((name, folders)) => (folders, name),
+            Some((name, directories)) => (directories, name),
             // `new` yields at least one name, and the empty name is no file.
             None => (&[], OsStr::new("")),
         }
@@ -58,10 +58,10 @@ impl fmt::Display for Below {
     }
 }
 
-/// Whether a link at `path` that points to `target` stays inside the folder, given that all other links there do.
+/// Whether a link at `path` that points to `target` stays inside the directory, given that all other links there do.
 ///
 /// A `..` after a name could climb out through another link, so `..` is taken only at the start, where it climbs real
-/// folders.
+/// directories.
 pub(crate) fn stays_inside(path: &Below, target: &[u8]) -> bool {
     if target.is_empty() || target.first() == Some(&b'/') || target.contains(&0) {
         return false;
@@ -79,61 +79,61 @@ pub(crate) fn stays_inside(path: &Below, target: &[u8]) -> bool {
     climbed <= path.depth()
 }
 
-/// A folder of this machine.
+/// A directory of this machine.
 #[derive(Debug)]
-pub(crate) struct Folder(OwnedFd);
+pub(crate) struct Directory(OwnedFd);
 
-const OPEN_FOLDER: OFlags = OFlags::RDONLY
+const OPEN_DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-impl Folder {
-    /// Opens a folder where this machine's user says it is; links on the way are theirs and are followed.
+impl Directory {
+    /// Opens a directory where this machine's user says it is; links on the way are theirs and are followed.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() {
             Path::new(".")
         } else {
             path
         };
-        Ok(Self(fs::openat(CWD, path, OPEN_FOLDER, Mode::empty())?))
+        Ok(Self(fs::openat(CWD, path, OPEN_DIRECTORY, Mode::empty())?))
     }
 
-    /// Opens the folder above `path`, following no link.
+    /// Opens the directory above `path`, following no link.
     fn parent<'a>(&self, path: &'a Below) -> io::Result<(OwnedFd, &'a OsStr)> {
-        let (folders, name) = path.split();
-        let mut folder = self.0.try_clone()?;
-        for name in folders {
-            folder = open_beneath(&folder, name)?;
+        let (directories, name) = path.split();
+        let mut directory = self.0.try_clone()?;
+        for name in directories {
+            directory = open_beneath(&directory, name)?;
         }
-        Ok((folder, name))
+        Ok((directory, name))
     }
 
-    /// Opens a folder below, following no link.
+    /// Opens a directory below, following no link.
     pub(crate) fn enter(&self, path: &Below) -> io::Result<Self> {
-        let (folder, name) = self.parent(path)?;
-        Ok(Self(open_beneath(&folder, name)?))
+        let (directory, name) = self.parent(path)?;
+        Ok(Self(open_beneath(&directory, name)?))
     }
 
-    /// Makes a folder unless there is one. Its owner can always use it, or it could not be filled.
-    pub(crate) fn make_folder(&self, path: &Below, mode: u32) -> io::Result<()> {
-        let (folder, name) = self.parent(path)?;
+    /// Makes a directory unless there is one. Its owner can always use it, or it could not be filled.
+    pub(crate) fn make_directory(&self, path: &Below, mode: u32) -> io::Result<()> {
+        let (directory, name) = self.parent(path)?;
         let mode = Mode::from_raw_mode(mode & 0o777) | Mode::RWXU;
-        match fs::mkdirat(&folder, name, mode) {
-            Err(Errno::EXIST) => open_beneath(&folder, name).map(drop),
+        match fs::mkdirat(&directory, name, mode) {
+            Err(Errno::EXIST) => open_beneath(&directory, name).map(drop),
             made => Ok(made?),
         }
     }
 
     /// Starts a file that takes its place once it is complete. It gets no setuid bit, and the umask holds.
     pub(crate) fn start_file(&self, path: &Below, mode: u32) -> io::Result<Partial> {
-        let (folder, name) = self.parent(path)?;
+        let (directory, name) = self.parent(path)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o777);
-        let (temporary, file) = unique(|temporary| fs::openat(&folder, temporary, flags, mode))?;
+        let (temporary, file) = unique(|temporary| fs::openat(&directory, temporary, flags, mode))?;
         Ok(Partial {
             entry: Entry {
-                folder,
+                directory,
                 temporary,
                 name: name.to_owned(),
                 kept: false,
@@ -144,11 +144,11 @@ impl Folder {
 
     /// Makes a link, in place of a file or link of that name.
     pub(crate) fn make_link(&self, path: &Below, target: &[u8]) -> io::Result<()> {
-        let (folder, name) = self.parent(path)?;
+        let (directory, name) = self.parent(path)?;
         let target = OsStr::from_bytes(target);
-        let (temporary, ()) = unique(|temporary| fs::symlinkat(target, &folder, temporary))?;
+        let (temporary, ()) = unique(|temporary| fs::symlinkat(target, &directory, temporary))?;
         Entry {
-            folder,
+            directory,
             temporary,
             name: name.to_owned(),
             kept: false,
@@ -157,10 +157,15 @@ impl Folder {
     }
 }
 
-fn open_beneath(folder: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
-    match fs::openat(&folder, name, OPEN_FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
-        // Linux says ENOTDIR of a link that is opened as a folder but not followed.
-        Err(Errno::LOOP | Errno::NOTDIR) if is_link(&folder, name) => {
+fn open_beneath(directory: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    match fs::openat(
+        &directory,
+        name,
+        OPEN_DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+    ) {
+        // Linux says ENOTDIR of a link that is opened as a directory but not followed.
+        Err(Errno::LOOP | Errno::NOTDIR) if is_link(&directory, name) => {
             Err(io::Error::other(format!(
                 "{} is a link, and links are not followed",
                 PathBuf::from(name).display()
@@ -170,8 +175,8 @@ fn open_beneath(folder: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
     }
 }
 
-fn is_link(folder: impl AsFd, name: &OsStr) -> bool {
-    fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+fn is_link(directory: impl AsFd, name: &OsStr) -> bool {
+    fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_symlink())
 }
 
@@ -203,10 +208,10 @@ impl Partial {
     }
 }
 
-/// An entry of a folder under a name for the meantime.
+/// An entry of a directory under a name for the meantime.
 #[derive(Debug)]
 struct Entry {
-    folder: OwnedFd,
+    directory: OwnedFd,
     temporary: String,
     name: OsString,
     kept: bool,
@@ -214,7 +219,12 @@ struct Entry {
 
 impl Entry {
     fn keep(mut self) -> io::Result<()> {
-        fs::renameat(&self.folder, &self.temporary, &self.folder, &self.name)?;
+        fs::renameat(
+            &self.directory,
+            &self.temporary,
+            &self.directory,
+            &self.name,
+        )?;
         self.kept = true;
         Ok(())
     }
@@ -223,8 +233,8 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if !self.kept {
-            // It may be gone with its folder.
-            let _ = fs::unlinkat(&self.folder, &self.temporary, AtFlags::empty());
+            // It may be gone with its directory.
+            let _ = fs::unlinkat(&self.directory, &self.temporary, AtFlags::empty());
         }
     }
 }
@@ -261,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn links_may_climb_real_folders_only() {
+    fn links_may_climb_real_directories_only() {
         let inside = |path, target: &str| stays_inside(&below(path), target.as_bytes());
         assert!(inside("a", "b"));
         assert!(inside("d/a", "../b"));
@@ -270,7 +280,7 @@ mod tests {
         assert!(!inside("a", "../b"));
         assert!(!inside("d/a", "../../b"));
         assert!(!inside("a", "/etc/passwd"));
-        // With `up -> ..` this would be above the folder.
+        // With `up -> ..` this would be above the directory.
         assert!(!inside("d/a", "up/../x"));
         assert!(!inside("a", ""));
     }
@@ -280,16 +290,18 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let inside = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), inside.path().join("trap")).unwrap();
-        let folder = Folder::open(inside.path()).unwrap();
+        let directory = Directory::open(inside.path()).unwrap();
         for error in [
-            folder
+            directory
                 .start_file(&below("trap/x"), 0o644)
                 .map(drop)
                 .unwrap_err(),
-            folder.make_folder(&below("trap/x"), 0o755).unwrap_err(),
-            folder.make_folder(&below("trap"), 0o755).unwrap_err(),
-            folder.make_link(&below("trap/x"), b"y").unwrap_err(),
-            folder.enter(&below("trap")).map(drop).unwrap_err(),
+            directory
+                .make_directory(&below("trap/x"), 0o755)
+                .unwrap_err(),
+            directory.make_directory(&below("trap"), 0o755).unwrap_err(),
+            directory.make_link(&below("trap/x"), b"y").unwrap_err(),
+            directory.enter(&below("trap")).map(drop).unwrap_err(),
         ] {
             assert!(error.to_string().contains("trap is a link"), "{error}");
         }
@@ -298,17 +310,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_appears_when_it_is_complete_and_replaces_a_link() {
-        let folder = tempfile::tempdir().unwrap();
-        let victim = folder.path().join("victim");
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("victim");
         fs::write(&victim, "safe").unwrap();
-        std::os::unix::fs::symlink(&victim, folder.path().join("x")).unwrap();
-        let target = Folder::open(folder.path()).unwrap();
+        std::os::unix::fs::symlink(&victim, directory.path().join("x")).unwrap();
+        let target = Directory::open(directory.path()).unwrap();
         let mut partial = target.start_file(&below("x"), 0o4755).unwrap();
         partial.file.write_all(b"new").await.unwrap();
         partial.file.flush().await.unwrap();
-        assert_eq!(fs::read_to_string(folder.path().join("x")).unwrap(), "safe");
+        assert_eq!(
+            fs::read_to_string(directory.path().join("x")).unwrap(),
+            "safe"
+        );
         partial.finish().unwrap();
-        let info = fs::symlink_metadata(folder.path().join("x")).unwrap();
+        let info = fs::symlink_metadata(directory.path().join("x")).unwrap();
         assert!(info.is_file());
         assert_eq!(info.permissions().mode() & 0o7700, 0o700);
         assert_eq!(fs::read_to_string(victim).unwrap(), "safe");
@@ -316,20 +331,20 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_remains_of_a_file_that_is_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = Folder::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let target = Directory::open(directory.path()).unwrap();
         drop(target.start_file(&below("x"), 0o644).unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_folder_is_not_replaced_by_a_file_or_link() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("d")).unwrap();
-        let target = Folder::open(folder.path()).unwrap();
-        target.make_folder(&below("d"), 0o755).unwrap();
+    fn a_directory_is_not_replaced_by_a_file_or_link() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("d")).unwrap();
+        let target = Directory::open(directory.path()).unwrap();
+        target.make_directory(&below("d"), 0o755).unwrap();
         assert!(target.make_link(&below("d"), b"x").is_err());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     proptest! {
@@ -351,13 +366,13 @@ mod tests {
             for path in ["a/a", "a/b", "b/a", "b/b"] {
                 fs::create_dir_all(root.join(path)).unwrap();
             }
-            let folder = Folder::open(&root).unwrap();
+            let directory = Directory::open(&root).unwrap();
             let kept: Vec<_> = links
                 .iter()
                 .filter(|(path, target)| stays_inside(&below(path), target.as_bytes()))
                 .collect();
             for (path, target) in &kept {
-                folder.make_link(&below(path), target.as_bytes()).unwrap();
+                directory.make_link(&below(path), target.as_bytes()).unwrap();
             }
             let real = root.canonicalize().unwrap();
             for (path, _) in kept {
