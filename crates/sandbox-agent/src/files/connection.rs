@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use sandbox_agent::protocol::Wire;
 use sandbox_agent::protocol::files::{FileReply, FileRequest};
@@ -12,6 +13,9 @@ use crate::sys::{file, socket};
 
 /// Steps of a long operation between two looks at whether anybody still waits for it.
 const STEPS_PER_LOOK: u32 = 64;
+
+/// How long a worker waits for the next request.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// The peer is gone, or does not keep to the protocol: nothing can be answered any more.
 #[derive(Debug)]
@@ -50,15 +54,25 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(socket: OwnedFd) -> Self {
+        // It cannot fail for a socket; without it the worker would wait longer.
+        let _ = socket::set_receive_timeout(socket.as_fd(), IDLE);
         Self {
             socket,
             steps: Cell::new(0),
         }
     }
 
-    /// Waits for a request. `None`: there will be no more.
+    /// Waits for a request. `None`: there will be no more, or there was none for so long that the worker had better end.
     pub(super) fn receive(&self) -> Result<Option<Result<FileRequest, FileError>>, Gone> {
-        let Some(message) = socket::receive(self.socket.as_fd()).map_err(|_| Gone)? else {
+        let received = match socket::receive(self.socket.as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // From here on the peer cannot send, and knows. What it has sent just before is still served.
+                socket::shut_reading(self.socket.as_fd()).map_err(|_| Gone)?;
+                socket::receive(self.socket.as_fd())
+            }
+            received => received,
+        };
+        let Some(message) = received.map_err(|_| Gone)? else {
             return Ok(None);
         };
         if !message.fds.is_empty() {
@@ -86,5 +100,39 @@ impl Connection {
         } else {
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done() -> FileRequest {
+        FileRequest::Stat {
+            path: "/".into(),
+            user: None,
+            follow: false,
+        }
+    }
+
+    #[test]
+    fn a_worker_that_nobody_asks_ends_and_the_peer_learns_it_from_the_next_request() {
+        let (ours, peer) = socket::pair().unwrap();
+        let connection = Connection::new(ours);
+        let soon = Duration::from_millis(1);
+        socket::set_receive_timeout(connection.socket.as_fd(), soon).unwrap();
+        assert!(connection.receive().unwrap().is_none());
+        let error = socket::send(peer.as_fd(), &done().encode(), &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn what_came_just_before_is_served() {
+        let (ours, peer) = socket::pair().unwrap();
+        let connection = Connection::new(ours);
+        socket::send(peer.as_fd(), &done().encode(), &[]).unwrap();
+        socket::shut_reading(connection.socket.as_fd()).unwrap();
+        assert_eq!(connection.receive().unwrap(), Some(Ok(done())));
+        assert!(connection.receive().unwrap().is_none());
     }
 }

@@ -13,6 +13,7 @@ use super::group::Cgroups;
 use super::launch::{Launcher, Recruit};
 use super::oom::OomCounter;
 use super::process::Process;
+use super::refusal::Refusal;
 use super::ring::Ring;
 use super::sudo::Sudo;
 use super::token::Token;
@@ -22,8 +23,12 @@ use crate::sys::signal::ChildEnds;
 use crate::sys::socket;
 use crate::sys::timer::now;
 
-/// Most connections at a time. Further ones are closed at once.
-const MAX_CONNECTIONS: usize = 256;
+/// Most connections at a time that follow a process: as many as the commands of a usual sandbox have of them, with one for
+/// standard input beside each.
+pub(super) const MAX_ATTACHED: usize = 1024;
+
+/// Most connections at a time, so that some are left for other requests. Further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = MAX_ATTACHED + 64;
 
 /// Milliseconds until connections are taken again, when there were too many descriptors.
 const ACCEPT_AGAIN_MS: u64 = 100;
@@ -71,6 +76,8 @@ pub(super) struct Agent {
     pub(super) spare_ring: Option<Ring>,
     /// File workers, by PID.
     pub(super) workers: BTreeSet<u32>,
+    /// Connections that wait for a file worker, in their order.
+    pub(super) waiting_for_worker: VecDeque<u64>,
     /// A process that waits to become the next command.
     pub(super) reserve: Option<Recruit>,
     /// `None` if the sandbox has no `sudo`.
@@ -107,6 +114,7 @@ impl Agent {
             ended_rings: VecDeque::new(),
             spare_ring: None,
             workers: BTreeSet::new(),
+            waiting_for_worker: VecDeque::new(),
             reserve: None,
             sudo: Sudo::open(),
             next_process: 1,
@@ -228,20 +236,7 @@ impl Agent {
 
     fn accept(&mut self) {
         match socket::accept(self.listener.as_fd()) {
-            Ok(socket) if self.connections.len() < MAX_CONNECTIONS => {
-                let number = self.next_connection;
-                self.next_connection += 1;
-                let connection = Connection::new(socket);
-                if self
-                    .watch(&connection, Token::Connection(number), Watch::Edges)
-                    .is_ok()
-                {
-                    self.connections.insert(number, connection);
-                    self.later(Task::Serve(number));
-                }
-            }
-            // Closed again: there are too many, or the peer has left already.
-            Ok(_) => {}
+            Ok(socket) => self.take_connection(Connection::new(socket)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // Without descriptors or memory the listener would stay ready and keep the loop busy.
@@ -252,6 +247,31 @@ impl Agent {
                 }
             }
         }
+    }
+
+    fn take_connection(&mut self, mut connection: Connection) {
+        let number = self.next_connection;
+        self.next_connection += 1;
+        if let Err(error) = self.watch(&connection, Token::Connection(number), Watch::Edges) {
+            // Without a word it would look like the end of the sandbox.
+            let refusal = Refusal::system("watch another connection", &error);
+            return connection.send(&refusal.into_event());
+        }
+        self.connections.insert(number, connection);
+        self.later(Task::Serve(number));
+        if self.connections.len() == MAX_CONNECTIONS {
+            self.unwatch(&self.listener);
+        }
+    }
+
+    /// Takes a connection out, which makes room for one that waits.
+    pub(super) fn remove_connection(&mut self, number: u64) -> Option<Connection> {
+        let was_full = self.connections.len() == MAX_CONNECTIONS;
+        let removed = self.connections.remove(&number)?;
+        if was_full {
+            self.accept_again();
+        }
+        Some(removed)
     }
 
     fn accept_again(&mut self) {

@@ -62,6 +62,8 @@ pub(super) struct Connection {
     gone: bool,
     /// Whether it was attached before: requests that only make sense for an attachment may then still come in.
     pub(super) was_attached: bool,
+    /// It was to be a file worker's, and there is none: what it brings is for nobody.
+    pub(super) is_refused: bool,
     pub(super) attachment: Option<Attachment>,
 }
 
@@ -76,6 +78,7 @@ impl Connection {
             writable: true,
             gone: false,
             was_attached: false,
+            is_refused: false,
             attachment: None,
         }
     }

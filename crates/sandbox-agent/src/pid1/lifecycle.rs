@@ -111,7 +111,9 @@ impl Agent {
                 .is_some_and(|recruit| recruit.pid == pid)
             {
                 self.dismiss_reserve();
-            } else if !self.workers.remove(&pid) {
+            } else if self.workers.remove(&pid) {
+                self.start_waiting_workers();
+            } else {
                 self.sudo_ended(pid, status);
             }
         }

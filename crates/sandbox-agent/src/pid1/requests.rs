@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use sandbox_agent::protocol::agent::{Event, Failure, Position, Request, Spawn};
 use sandbox_agent::protocol::{MAX_MESSAGE, VERSION, Wire as _};
 
-use super::agent::{Agent, Task};
+use super::agent::{Agent, MAX_ATTACHED, Task};
 use super::connection::{Attachment, Connection};
 use super::deadlines::{Due, after, milliseconds};
 use super::process::{Phase, Process};
@@ -23,7 +23,7 @@ const TURN: usize = 16;
 /// Most processes that run at a time.
 const MAX_RUNNING: usize = 4096;
 
-/// Most file workers at a time.
+/// Most file workers at a time. Further connections wait for one to end.
 const MAX_WORKERS: usize = 64;
 
 /// Bytes of each command line in a list of processes, if it would be too long otherwise.
@@ -48,6 +48,9 @@ impl Agent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return self.reject(id, &error.to_string()),
             };
+            if connection.is_refused {
+                continue;
+            }
             match Request::decode(&message.bytes) {
                 Ok(request) => self.request(id, request),
                 Err(error) => return self.reject(id, &error.to_string()),
@@ -58,7 +61,8 @@ impl Agent {
         }
     }
 
-    /// Whether the next request of a connection may be taken: not while it, or standard input, is full.
+    /// Whether the next request of a connection may be taken: not while it, or standard input, is full, nor what is for
+    /// a file worker to come.
     fn may_serve(&self, id: u64) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return false;
@@ -67,7 +71,9 @@ impl Agent {
             .attachment
             .as_ref()
             .and_then(|attachment| self.processes.get(&attachment.process));
-        connection.is_readable() && !process.is_some_and(|process| process.stdin.is_waiting())
+        connection.is_readable()
+            && !process.is_some_and(|process| process.stdin.is_waiting())
+            && !self.waiting_for_worker.contains(&id)
     }
 
     /// Closes a connection that breaks the protocol.
@@ -80,7 +86,7 @@ impl Agent {
 
     /// Closes a connection. The process that it was attached to goes on, and no longer waits for it.
     fn close(&mut self, id: u64) {
-        let Some(connection) = self.connections.remove(&id) else {
+        let Some(connection) = self.remove_connection(id) else {
             return;
         };
         let Some(attachment) = connection.attachment else {
@@ -116,10 +122,7 @@ impl Agent {
                 Ok(()) => return,
                 Err(refusal) => Err(refusal),
             },
-            Request::Files {} => match self.files(id) {
-                Ok(()) => return,
-                Err(refusal) => Err(refusal),
-            },
+            Request::Files {} => return self.files(id),
             Request::Shutdown {} => self.end(),
             Request::Info { version } => self.info(version),
             Request::List {} => Ok(self.list()),
@@ -216,7 +219,19 @@ impl Agent {
         }
     }
 
+    /// Whether one more connection may follow a process.
+    fn require_attachable(&self) -> Result<(), Refusal> {
+        let attached = || self.connections.values().filter(|c| c.attachment.is_some());
+        // Counted only where it can matter.
+        if self.connections.len() > MAX_ATTACHED && attached().count() >= MAX_ATTACHED {
+            let message = format!("{MAX_ATTACHED} connections follow commands already");
+            return Err(Refusal::new(Failure::Exhausted {}, message));
+        }
+        Ok(())
+    }
+
     fn spawn(&mut self, id: u64, spawn: Spawn) -> Result<(), Refusal> {
+        self.require_attachable()?;
         if self.running() >= MAX_RUNNING {
             let message = format!("the sandbox has {MAX_RUNNING} commands running already");
             return Err(Refusal::new(Failure::Exhausted {}, message));
@@ -279,6 +294,7 @@ impl Agent {
     }
 
     fn attach(&mut self, id: u64, number: u64, from: &Position) -> Result<(), Refusal> {
+        self.require_attachable()?;
         let process = self
             .processes
             .get_mut(&number)
@@ -366,24 +382,41 @@ impl Agent {
             .map_err(|error| Refusal::system("resize the terminal", &error))
     }
 
-    /// Hands a connection to a new file worker.
-    fn files(&mut self, id: u64) -> Result<(), Refusal> {
+    /// Hands a connection to a new file worker, as soon as there may be one more.
+    fn files(&mut self, id: u64) {
         if self.workers.len() >= MAX_WORKERS {
-            let message = format!("the sandbox has {MAX_WORKERS} file connections already");
-            return Err(Refusal::new(Failure::Exhausted {}, message));
+            self.waiting_for_worker.push_back(id);
+        } else if let Err(error) = self.start_worker(id)
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            let refusal = Refusal::system("start a file worker", &error);
+            connection.send(&refusal.into_event());
+            connection.is_refused = true;
+            self.later(Task::Serve(id));
         }
+    }
+
+    /// Serves those who wait for a file worker, after one has ended.
+    pub(super) fn start_waiting_workers(&mut self) {
+        while self.workers.len() < MAX_WORKERS
+            && let Some(id) = self.waiting_for_worker.pop_front()
+        {
+            self.files(id);
+        }
+    }
+
+    fn start_worker(&mut self, id: u64) -> io::Result<()> {
         let Some(connection) = self.connections.get(&id) else {
             return Ok(());
         };
-        match fork(None) {
-            Ok(Forked::Child) => become_worker(self.connections.remove(&id)),
-            Ok(Forked::Parent(pid)) => {
+        match fork(None)? {
+            Forked::Child => become_worker(self.connections.remove(&id)),
+            Forked::Parent(pid) => {
                 self.workers.insert(pid);
                 self.unwatch(connection);
-                self.connections.remove(&id);
+                self.remove_connection(id);
                 Ok(())
             }
-            Err(error) => Err(Refusal::system("start a file worker", &error)),
         }
     }
 }

@@ -16,8 +16,9 @@
 //! background processes write later goes nowhere.
 //!
 //! # Bounds
-//! 256 connections (further ones are closed at once), 64 file workers, 4096 running commands. Of ended commands
-//! the exits of the last 1024 are known, and the output of the last 64 that fit into 8 MiB.
+//! 1024 connections that follow commands, and 64 for other requests (further ones wait to be accepted), 64 file workers
+//! (further requests for one wait), 4096 running commands. Of ended commands the exits of the last 1024 are known, and the
+//! output of the last 64 that fit into 8 MiB.
 //!
 //! A packet that is no request, or a request in the wrong place, is answered by [`Event::Failed`] with
 //! [`Failure::Invalid`], and the connection is closed.
@@ -108,7 +109,8 @@ wire_enum! {
         9 => SetLifetime { remaining_ms: u64 },
         /// The sandbox no longer ends with its owner. Answered by [`Event::Done`].
         10 => Detach {},
-        /// The connection becomes a file worker's. Not answered.
+        /// The connection becomes a file worker's. Not answered, but by [`Event::Failed`] if no worker can be started;
+        /// what else the connection brings is then passed over.
         11 => Files {},
         /// Ends the sandbox. The connection closes when it is gone.
         12 => Shutdown {},

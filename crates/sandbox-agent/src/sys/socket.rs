@@ -58,6 +58,12 @@ pub(crate) fn set_receive_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> 
     .map(drop)
 }
 
+/// Takes nothing more from the peer, whose sending fails from then on. What has arrived before can still be received.
+pub(crate) fn shut_reading(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    super::check(unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) }).map(drop)
+}
+
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct Message {

@@ -44,11 +44,14 @@ fn without_processes_nothing_starts_and_nothing_is_left() {
             .unwrap();
         assert_eq!(failure, Failure::Exhausted {}, "{message}");
         assert!(message.contains("limit on processes"), "{message}");
-        let refused = failed(world.address.ask(&Request::Files {}));
+        let files = world.address.connect();
+        let refused = failed(files.ask(&Request::Files {}));
         assert_eq!(
             refused.map(|(failure, _)| failure),
             Some(Failure::Exhausted {})
         );
+        // What was meant for the worker is no request to PID 1, whatever it looks like.
+        files.send(&Request::Shutdown {});
         limit(&world, "nproc", &before);
         world.address.sh("exit 3").expect_code(3);
         // One may have been started before the limit was met, and ends in its own time.

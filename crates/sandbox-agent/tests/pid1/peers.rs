@@ -1,13 +1,15 @@
 //! Peers that break the protocol, come in crowds, or ask what is out of place.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::Duration;
 
 use proptest::prelude::*;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use sandbox_agent::protocol::agent::{Event, Exit, Failure, Position, Request};
 use sandbox_agent::protocol::files::{FileReply, FileRequest};
 use sandbox_agent::protocol::{MAX_PACKET, VERSION, Wire as _};
 
-use crate::client::{background, sh};
+use crate::client::{Client, background, sh};
 use crate::world::World;
 
 fn alive(world: &World) {
@@ -141,22 +143,94 @@ fn requests_out_of_place_close_the_connection() {
     ));
 }
 
+/// Connections that follow commands, and all connections, that PID 1 takes at a time.
+const MOST: [usize; 2] = [1024, 1024 + 64];
+
+fn allow_many_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit
+        .maximum
+        .map_or(Some(4096), |most| Some(most.min(4096)));
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
 #[test]
-fn a_crowd_of_connections_is_bounded() {
+fn a_crowd_of_connections_waits_for_its_turn() {
+    allow_many_descriptors();
     let world = World::new();
-    let crowd: Vec<_> = (0..256).map(|_| world.address.connect()).collect();
+    let info = || Request::Info { version: VERSION };
+    let mut crowd: Vec<_> = (0..MOST[1]).map(|_| world.address.connect()).collect();
     for client in &crowd {
-        assert!(matches!(
-            client.ask(&Request::Info { version: VERSION }),
-            Event::Info { .. }
-        ));
+        assert!(matches!(client.ask(&info()), Event::Info { .. }));
     }
-    assert!(world.address.connect().is_closed());
-    drop(crowd);
-    assert!(crate::harness::eventually(|| {
-        let client = world.address.connect();
-        client.try_send(&Request::List {}.encode(), &[]) && client.receive::<Event>().is_some()
-    }));
+    // Neither closed nor answered, until there is room.
+    let late = world.address.connect();
+    late.send(&info());
+    assert!(matches!(crowd[0].ask(&info()), Event::Info { .. }));
+    assert!(!late.is_readable(Duration::ZERO));
+    crowd.truncate(MOST[1] - 1);
+    assert!(matches!(late.event(), Event::Info { .. }));
+}
+
+#[test]
+fn however_many_follow_others_are_answered() {
+    allow_many_descriptors();
+    let world = World::new();
+    let (follower, process, _) = world.address.spawn(background("sleep 1000"));
+    let from = || Position::Nothing {};
+    let followers: Vec<_> = (1..MOST[0])
+        .map(|_| world.address.attach(process, from()))
+        .collect();
+    let attach = Request::Attach {
+        process,
+        from: from(),
+    };
+    let spawn = Request::Spawn { spawn: sh("true") };
+    for request in [&attach, &spawn] {
+        let refused = world.address.ask(request);
+        let is_full = matches!(
+            &refused,
+            Event::Failed {
+                failure: Failure::Exhausted {},
+                ..
+            }
+        );
+        assert!(is_full, "{refused:?}");
+    }
+    alive(&world);
+    drop(followers);
+    world.address.sh("exit 3").expect_code(3);
+    drop(follower);
+}
+
+/// A connection that is to be a file worker's, and has asked for `/`.
+fn ask_for_files(world: &World) -> Client {
+    let client = world.address.connect();
+    client.send(&Request::Files {});
+    client.send_bytes(
+        &FileRequest::Stat {
+            path: "/".into(),
+            user: None,
+            follow: true,
+        }
+        .encode(),
+    );
+    client
+}
+
+#[test]
+fn who_asks_for_files_waits_while_all_workers_are_busy() {
+    let world = World::new();
+    let is_served = |client: &Client| matches!(client.receive(), Some((FileReply::Stat { .. }, _)));
+    let mut busy: Vec<_> = (0..64).map(|_| ask_for_files(&world)).collect();
+    assert!(busy.iter().all(is_served));
+    let [waiting, leaving] = [ask_for_files(&world), ask_for_files(&world)];
+    alive(&world);
+    assert!(!waiting.is_readable(Duration::ZERO));
+    drop(leaving);
+    busy.truncate(62);
+    assert!(is_served(&waiting));
+    assert!(is_served(&ask_for_files(&world)));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use super::{
     provider::NAME,
-    sandbox::Link,
+    sandbox::{Link, unexpected},
     socket::{self, Connection},
 };
 use async_trait::async_trait;
@@ -14,8 +14,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use globset::{Candidate, GlobBuilder};
 use rustix::io::Errno;
 use sandbox_agent::protocol::{
-    Blob, MAX_CHUNK,
-    agent::Request,
+    Blob, DecodeError, MAX_CHUNK, Reader, Wire,
+    agent::{Event, Request},
     files::{Entry, FileReply, FileRequest, Stat},
 };
 use sandbox_core::{
@@ -33,13 +33,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes that are read from a descriptor at a time.
 const PIECE: usize = 512 * 1024;
 /// Entries that one listing yields at most.
 const MOST_ENTRIES: u64 = 1_000_000;
-/// Workers that wait for the next call.
+/// Workers that wait for the next call. They end by themselves when there is none.
 const IDLE_WORKERS: usize = 4;
+/// Calls that are under way at a time; further ones wait for their turn.
+const BUSY_WORKERS: usize = 64;
+/// How long a call waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The file tree of one sandbox.
 #[derive(Debug, Clone)]
@@ -47,6 +52,41 @@ pub(crate) struct LocalFiles {
     link: Arc<Link>,
     /// Connections to workers that are free.
     idle: Arc<Mutex<Vec<OwnedFd>>>,
+    turns: Arc<Semaphore>,
+}
+
+/// A worker that carries out a call.
+struct Worker {
+    connection: Connection,
+    _turn: OwnedSemaphorePermit,
+}
+
+/// What comes from the other end of a worker's connection.
+enum Answer {
+    Worker(FileReply),
+    /// PID 1 could not start a worker.
+    Refusal(Event),
+}
+
+impl Wire for Answer {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Worker(reply) => reply.put(out),
+            Self::Refusal(event) => event.put(out),
+        }
+    }
+
+    fn take(input: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
+        FileReply::take(input).map(Self::Worker)
+    }
+
+    fn decode(input: &[u8]) -> std::result::Result<Self, DecodeError> {
+        let reply = FileReply::decode(input).map(Self::Worker);
+        reply.or_else(|error| match Event::decode(input) {
+            Ok(event @ Event::Failed { .. }) => Ok(Self::Refusal(event)),
+            _ => Err(error),
+        })
+    }
 }
 
 impl LocalFiles {
@@ -54,11 +94,26 @@ impl LocalFiles {
         Self {
             link,
             idle: Arc::default(),
+            turns: Arc::new(Semaphore::new(BUSY_WORKERS)),
         }
     }
 
     /// A worker, sent `request` already.
-    async fn send(&self, request: &FileRequest) -> Result<Connection> {
+    async fn send(&self, request: &FileRequest) -> Result<Worker> {
+        let turn = Arc::clone(&self.turns).acquire_owned();
+        let Ok(Ok(turn)) = tokio::time::timeout(TURN_WITHIN, turn).await else {
+            let message =
+                format!("{BUSY_WORKERS} file calls are under way, and none has ended for a while");
+            return Err(Error::new(ErrorKind::QuotaExceeded, message));
+        };
+        let connection = self.send_on_any(request).await?;
+        Ok(Worker {
+            connection,
+            _turn: turn,
+        })
+    }
+
+    async fn send_on_any(&self, request: &FileRequest) -> Result<Connection> {
         let idle = || {
             self.idle
                 .lock()
@@ -83,14 +138,18 @@ impl LocalFiles {
     }
 
     /// The worker's next answer; its refusal is an error.
-    async fn receive(&self, connection: &Connection) -> Result<(FileReply, Option<OwnedFd>)> {
-        let answer = connection
+    async fn receive(&self, worker: &Worker) -> Result<(FileReply, Option<OwnedFd>)> {
+        let answer = worker
+            .connection
             .receive()
             .await
             .map_err(|error| self.link.failed(error))?;
         match answer {
-            Some((FileReply::Failed { errno, message }, _)) => Err(refused(errno, message)),
-            Some((reply, fds)) => Ok((reply, fds.into_iter().next())),
+            Some((Answer::Refusal(event), _)) => Err(unexpected(event)),
+            Some((Answer::Worker(FileReply::Failed { errno, message }), _)) => {
+                Err(refused(errno, message))
+            }
+            Some((Answer::Worker(reply), fds)) => Ok((reply, fds.into_iter().next())),
             None if self.link.connect().await.is_ok() => Err(Error::new(
                 ErrorKind::Unavailable,
                 "the sandbox's file worker ended, try again",
@@ -99,8 +158,8 @@ impl LocalFiles {
         }
     }
 
-    fn release(&self, connection: Connection) {
-        let socket = connection.into_socket();
+    fn release(&self, worker: Worker) {
+        let socket = worker.connection.into_socket();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_WORKERS {
             idle.push(socket);
@@ -109,15 +168,15 @@ impl LocalFiles {
 
     /// One request, one answer.
     async fn call(&self, request: FileRequest) -> Result<(FileReply, Option<OwnedFd>)> {
-        let connection = self.send(&request).await?;
-        let answer = self.receive(&connection).await;
+        let worker = self.send(&request).await?;
+        let answer = self.receive(&worker).await;
         // After a failure the worker is as good as before; a connection that broke is not kept.
         if answer.as_ref().is_ok()
             || answer
                 .as_ref()
                 .is_err_and(|error| error.context("errno").is_some())
         {
-            self.release(connection);
+            self.release(worker);
         }
         answer
     }
@@ -167,29 +226,27 @@ impl LocalFiles {
                 depth,
                 limit: MOST_ENTRIES,
             };
-            let connection = files.send(&request).await?;
-            Ok(
-                stream::try_unfold(Some((files, connection)), |state| async {
-                    let Some((files, connection)) = state else {
-                        return Ok(None);
-                    };
-                    match files.receive(&connection).await? {
-                        (FileReply::Entries { entries }, _) => {
-                            Ok(Some((entries, Some((files, connection)))))
-                        }
-                        (FileReply::Done {}, _) => {
-                            files.release(connection);
-                            Ok(None)
-                        }
-                        _ => Err(misfit()),
+            let worker = files.send(&request).await?;
+            Ok(stream::try_unfold(Some((files, worker)), |state| async {
+                let Some((files, worker)) = state else {
+                    return Ok(None);
+                };
+                match files.receive(&worker).await? {
+                    (FileReply::Entries { entries }, _) => {
+                        Ok(Some((entries, Some((files, worker)))))
                     }
-                })
-                .map_ok(move |entries| {
-                    let base = base.clone();
-                    stream::iter(entries.into_iter().map(move |entry| to_info(&base, entry)))
-                })
-                .try_flatten(),
-            )
+                    (FileReply::Done {}, _) => {
+                        files.release(worker);
+                        Ok(None)
+                    }
+                    _ => Err(misfit()),
+                }
+            })
+            .map_ok(move |entries| {
+                let base = base.clone();
+                stream::iter(entries.into_iter().map(move |entry| to_info(&base, entry)))
+            })
+            .try_flatten())
         })
         .try_flatten()
         .map_err(|error| error.with_operation("files.list"))

@@ -1,0 +1,46 @@
+//! Many at once, on one sandbox.
+
+use crate::support::State;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sandbox_core::{ListOptions, StatOptions, prelude::*};
+
+#[tokio::test]
+async fn however_many_commands_are_followed_the_sandbox_answers_and_ends() {
+    let state = State::new();
+    let (provider, sandbox) = state.sandbox().await;
+    let sleep = || sandbox.spawn(Command::new("sleep").arg("1000"));
+    let followed: Vec<Process> = stream::iter(0..300)
+        .map(|_| sleep())
+        .buffer_unordered(20)
+        .try_collect()
+        .await
+        .unwrap();
+    sandbox.info().await.unwrap();
+    let listed: Vec<_> = provider
+        .list(ListOptions::new())
+        .try_collect()
+        .await
+        .unwrap();
+    assert_eq!(listed.len(), 1);
+    assert!(sandbox.kill().await.unwrap());
+    assert_eq!(state.traces(sandbox.id().as_str()), Default::default());
+    drop(followed);
+}
+
+#[tokio::test]
+async fn however_many_file_calls_there_are_each_has_its_turn() {
+    let state = State::new();
+    let (provider, sandbox) = state.sandbox().await;
+    let root = SandboxPath::new("/").unwrap();
+    let other = provider.sandbox(sandbox.id());
+    // From two handles, which know nothing of each other.
+    let calls = [&sandbox, &other]
+        .into_iter()
+        .flat_map(|handle| (0..200).map(|_| handle.files().stat(&root, StatOptions::new())));
+    let failed: Vec<_> = futures_util::future::join_all(calls)
+        .await
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
