@@ -8,6 +8,7 @@ mod parse;
 mod provider;
 mod session;
 mod signals;
+mod stdio;
 mod terminal;
 mod transfer;
 

@@ -3,23 +3,17 @@
 use crate::{
     output::{self, Stop},
     signals::Signals,
-    terminal,
+    stdio, terminal,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
+use rustix::io::Errno;
 use sandbox::{Bytes, Command, ExitStatus, Process, ProcessControl, ProcessEvent, Signal};
-use std::{
-    io::{self, Read, Write},
-    pin::pin,
-    thread,
-};
+use std::{io, pin::pin, thread};
 use tokio::{
     signal::unix::{self, SignalKind},
     sync::{mpsc, oneshot},
     time::{self, Instant},
 };
-
-/// How much is read from standard input at a time.
-const CHUNK: usize = 64 * 1024;
 
 /// What a session does besides passing on output.
 #[derive(Debug, Clone, Copy)]
@@ -35,17 +29,21 @@ pub(crate) struct Options {
 /// Passes everything on until the process has ended and its output is written.
 ///
 /// # Errors
-/// [`Stop::BrokenPipe`] if nobody reads standard output any more; whatever the provider fails with.
+/// [`Stop::BrokenPipe`] if nobody reads standard output any more; whatever the provider fails with. If standard input
+/// cannot be read to its end the process is not told, but what it made of the rest is no success.
 pub(crate) async fn follow(mut process: Process, options: Options) -> Result<ExitStatus> {
     let control = process.control();
     let mut asks = Asks::new(options)?;
     let mut sink = Sink::start();
     let mut feeding = pin!(async {
         if options.stdin {
-            feed(read_stdin(), control.as_ref()).await;
+            let input = stdio::read_stdin(terminal::is_in_background);
+            feed(input, control.as_ref()).await
+        } else {
+            Ok(())
         }
     });
-    let mut fed = false;
+    let mut fed = None;
     let ended = loop {
         tokio::select! {
             event = sink.forward(&mut process) => match event {
@@ -54,7 +52,7 @@ pub(crate) async fn follow(mut process: Process, options: Options) -> Result<Exi
                 Err(error) => break Err(error),
             },
             ask = asks.next() => asks.pass_on(ask, control.as_ref()).await,
-            () = &mut feeding, if !fed => fed = true,
+            result = &mut feeding, if fed.is_none() => fed = Some(result),
         }
     };
     // What was printed before an error is still worth reading.
@@ -64,6 +62,11 @@ pub(crate) async fn follow(mut process: Process, options: Options) -> Result<Exi
     };
     let status = ended?;
     written?;
+    if let Some(Err(error)) = fed
+        && status.success()
+    {
+        return Err(error).context("cannot read standard input");
+    }
     Ok(status)
 }
 
@@ -152,38 +155,26 @@ impl Asks {
 }
 
 /// Sends what is read to the process until one of the two has enough.
-async fn feed(mut input: mpsc::Receiver<Bytes>, control: &dyn ProcessControl) {
-    while let Some(bytes) = input.recv().await {
-        // The program does not read (any more), which is its own business.
-        if control.write_stdin(bytes).await.is_err() {
-            return;
+async fn feed(
+    mut input: mpsc::Receiver<io::Result<Bytes>>,
+    control: &dyn ProcessControl,
+) -> io::Result<()> {
+    let mut result = Ok(());
+    while let Some(piece) = input.recv().await {
+        match piece {
+            Ok(bytes) => {
+                // The program does not read (any more), which is its own business.
+                if control.write_stdin(bytes).await.is_err() {
+                    return Ok(());
+                }
+            }
+            // `nohup` gives its program an input that cannot be read, and means none.
+            Err(error) if error.raw_os_error() == Some(Errno::BADF.raw_os_error()) => {}
+            Err(error) => result = Err(error),
         }
     }
     let _ = control.close_stdin().await;
-}
-
-/// Reads standard input on a thread of its own, which the end of this program does not wait for. It reads one piece
-/// ahead, so a program that does not read stops whoever writes to us.
-pub(crate) fn read_stdin() -> mpsc::Receiver<Bytes> {
-    let (sender, receiver) = mpsc::channel(1);
-    thread::spawn(move || {
-        let mut buffer = vec![0; CHUNK];
-        let mut stdin = io::stdin().lock();
-        while !terminal::is_in_background() {
-            match stdin.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(read) => {
-                    let bytes = Bytes::copy_from_slice(&buffer[..read]);
-                    if sender.blocking_send(bytes).is_err() {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return,
-            }
-        }
-    });
-    receiver
+    result
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -269,15 +260,12 @@ impl Sink {
 }
 
 fn write_all(mut receiver: mpsc::Receiver<(Stream, Bytes)>) -> io::Result<()> {
-    let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+    let (stdout, stderr) = (io::stdout(), io::stderr());
     while let Some((stream, bytes)) = receiver.blocking_recv() {
         match stream {
-            Stream::Stdout => {
-                stdout.write_all(&bytes)?;
-                stdout.flush()?;
-            }
+            Stream::Stdout => stdio::write_all(&stdout, &bytes)?,
             // Messages that nobody reads are no reason to stop.
-            Stream::Stderr => drop(stderr.write_all(&bytes)),
+            Stream::Stderr => drop(stdio::write_all(&stderr, &bytes)),
         }
     }
     Ok(())

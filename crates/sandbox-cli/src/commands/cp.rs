@@ -2,7 +2,7 @@
 
 use crate::{
     args::CpArgs,
-    output, provider, session,
+    output, provider, stdio,
     transfer::{
         Progress, Report,
         download::Download,
@@ -55,7 +55,8 @@ async fn into(
     };
     match source {
         Side::Here(source) => upload.copy(&source, &place).await,
-        _ => upload.stream(session::read_stdin(), &place).await,
+        // In the background it is stopped by its terminal, as anything that has to read.
+        _ => upload.stream(stdio::read_stdin(|| false), &place).await,
     }
 }
 

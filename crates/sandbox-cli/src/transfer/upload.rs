@@ -82,22 +82,22 @@ impl Upload<'_> {
     /// Copies pieces as they come into a file.
     pub(crate) async fn stream(
         &self,
-        pieces: mpsc::Receiver<Bytes>,
+        mut pieces: mpsc::Receiver<io::Result<Bytes>>,
         place: &Place,
     ) -> Result<Report> {
         if place.directory || self.is_directory(place).await? {
             bail!("{} is a directory, name a file in it", place.path);
         }
+        // Before the file is touched: whoever gives us nothing to read is to find it as it was.
+        let first = pieces.recv().await.transpose().map_err(input_error)?;
         let counter = Counter::default();
         let counted = counter.clone();
-        let pieces = stream::unfold(pieces, move |mut pieces| {
-            let counted = counted.clone();
-            async move {
-                let piece = pieces.recv().await?;
-                counted.add(piece.len());
-                Some((Ok(piece), pieces))
-            }
+        let rest = stream::unfold(pieces, async |mut pieces| {
+            let piece = pieces.recv().await?;
+            Some((piece.map_err(input_error), pieces))
         });
+        let pieces = stream::iter(first.map(Ok)).chain(rest);
+        let pieces = pieces.inspect_ok(move |piece| counted.add(piece.len()));
         self.write(&place.path, Body::stream(pieces.boxed(), None), None)
             .await?;
         Ok(Report {
@@ -310,4 +310,9 @@ impl Counter {
 
 fn read_error(error: io::Error) -> Error {
     Error::new(ErrorKind::InvalidState, "the file cannot be read").with_source(error)
+}
+
+fn input_error(error: io::Error) -> Error {
+    let message = "standard input cannot be read";
+    Error::new(ErrorKind::InvalidState, message).with_source(error)
 }

@@ -1,6 +1,6 @@
 //! `sandbox cp`: files and directories, in and out, and a sandbox that does not mean well.
 
-use crate::support::{Home, Outcome};
+use crate::support::{Home, Outcome, finish};
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
@@ -199,6 +199,25 @@ fn a_dash_is_standard_input_or_output() {
     pair.home
         .sandbox(&["cp", "-", &format!("{}:", pair.id)])
         .assert_refused("is a directory");
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    let pair = Pair::new();
+    let there = format!("{}:made", pair.id);
+    pair.sh("printf before > made");
+    let no_file = fs::File::open("/").unwrap();
+    let only_written = fs::File::create("/dev/null").unwrap();
+    for (input, words) in [
+        (no_file, "Is a directory"),
+        (only_written, "Bad file descriptor"),
+    ] {
+        let mut command = pair.home.command(&["cp", "-", &there]);
+        let outcome = finish(command.stdin(input).spawn().unwrap());
+        outcome.assert_refused("standard input cannot be read");
+        assert!(outcome.stderr.contains(words), "{outcome:?}");
+    }
+    assert_eq!(pair.sh("cat made"), "before");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `sandbox exec` without a terminal: streams, exit codes, options, and how a sandbox is named.
 
-use crate::support::Home;
+use crate::support::{Home, finish};
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     process::{Command, Stdio},
     thread,
 };
@@ -63,6 +63,45 @@ fn standard_input_flows_through_both_ways_at_once() {
         "{} of {SIZE} bytes came back",
         received.len()
     );
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_said_unless_it_means_none() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let cat = |input: fs::File| {
+        let mut command = home.command(&["exec", &id, "cat"]);
+        finish(command.stdin(input).spawn().unwrap())
+    };
+    let outcome = cat(fs::File::open("/").unwrap());
+    outcome.assert_refused("cannot read standard input: Is a directory");
+    // As `nohup` does.
+    let outcome = cat(fs::File::create("/dev/null").unwrap());
+    assert_eq!((outcome.stderr.as_str(), outcome.code), ("", 0));
+}
+
+#[test]
+fn streams_that_do_not_wait_are_waited_for() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    for stream in [reader.as_fd(), stdout.as_fd()] {
+        rustix::io::ioctl_fionbio(stream, true).unwrap();
+    }
+    let script = "echo up; cat; yes | head -c 1000000";
+    let mut command = home.command(&["exec", &id, "sh", "-c", script]);
+    let child = command.stdin(reader).stdout(stdout).spawn().unwrap();
+    drop(command);
+    let mut start = [0; 3];
+    output.read_exact(&mut start).unwrap();
+    writer.write_all(b"late").unwrap();
+    drop(writer);
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).unwrap();
+    finish(child).assert_code(0);
+    assert_eq!((&start, &rest[..4]), (b"up\n", &b"late"[..]));
+    assert_eq!(rest.len(), 1_000_004);
 }
 
 #[test]
