@@ -6,6 +6,7 @@ use super::{
     provider::Shared,
     ranges, reap,
     record::{self, Locked, Record, SOCKET, STORE, storage_error},
+    remove::remove_tree,
     seccomp, socket,
     template::{self, Template},
 };
@@ -435,7 +436,7 @@ impl Made {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         self.lifeline = None;
         // Most of it goes while the kernel takes the sandbox apart; the rest, and what appears meanwhile, goes below.
-        let _ = fs::remove_dir_all(locked.path.join(STORE));
+        let _ = remove_tree(&locked.path.join(STORE));
         wait(self.pidfd.as_fd(), ANSWER_WITHIN);
         clean(&locked);
     }

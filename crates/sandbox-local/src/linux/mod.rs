@@ -13,6 +13,7 @@ mod provider;
 mod ranges;
 mod reap;
 mod record;
+mod remove;
 mod sandbox;
 mod seccomp;
 mod socket;

@@ -2,11 +2,12 @@
 
 use super::{
     ranges,
-    record::{Locked, Records},
+    record::{Locked, Records, STORE},
+    remove::remove_tree,
 };
 use sandbox_core::SandboxId;
 use serde::Serialize;
-use std::{fs, io};
+use std::io;
 
 /// What a cleaning has removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -28,10 +29,9 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
         // Its maker came no further than to take a range.
         None => ranges::give_back_all(&locked.path),
     }
-    match fs::remove_dir_all(&locked.path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    // The record goes last: what it names could not be found without it.
+    remove_tree(&locked.path.join(STORE))?;
+    remove_tree(&locked.path)
 }
 
 /// Removes what sandboxes that are over have left; those that live or are being made are not touched.

@@ -1,13 +1,8 @@
 //! Nothing is left behind, whoever is killed and whenever.
 
 use crate::support::{State, example, until};
-use std::{
-    collections::BTreeSet,
-    fs,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use sandbox_core::prelude::*;
+use std::{collections::BTreeSet, fs, process::Stdio, thread, time::Duration};
 
 /// How often somebody is killed.
 const MOMENTS: u32 = 50;
@@ -55,9 +50,21 @@ async fn killed_at_any_moment_nothing_is_left() {
     assert!(!mounts.contains(state.path().to_str().unwrap()), "{mounts}");
 }
 
+#[tokio::test]
+async fn directories_in_each_other_go_away_however_many_they_are() {
+    let state = State::new();
+    let (_provider, sandbox) = state.sandbox().await;
+    let nest = "import os\nfor _ in range(5000): os.mkdir('d'); os.chdir('d')\nprint('made')";
+    let made = Command::new("python3").args(["-c", nest]);
+    let output = sandbox.exec(made).await.unwrap();
+    assert_eq!(output.stdout_text(), "made\n", "{output:?}");
+    assert!(sandbox.kill().await.unwrap());
+    assert_eq!(state.traces(sandbox.id().as_str()), Default::default());
+}
+
 /// Starts a program that makes sandboxes, kills `victim` after `delay` and then the program; returns all ids there were.
 fn kill_one(state: &State, victim: Victim, delay: Duration) -> BTreeSet<String> {
-    let mut program = Command::new(example("owner"))
+    let mut program = std::process::Command::new(example("owner"))
         .arg("3")
         .env("SANDBOX_STATE_DIR", state.path())
         .stdin(Stdio::piped())
