@@ -46,7 +46,8 @@ macro_rules! needs {
 needs! {
     Shell shell, Pty pty, Attach attach, Stdin stdin, SplitStderr split_stderr, Signals signals,
     RangeRead range_read, Users users, Detached detached, Lifecycle lifecycle, Pause pause,
-    Snapshots snapshots, Ports ports,
+    Snapshots snapshots, Ports ports, Templates templates,
+    Symlinks symlinks,
 }
 
 /// Declares a module's cases: `name [Need, Need],`. A case that is forgotten here is dead code, and so a warning.

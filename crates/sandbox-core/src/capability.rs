@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 /// What a provider or a sandbox can do.
 ///
-/// The flags repeat the accessors of [`Sandbox`](crate::Sandbox), so that they can be read before one exists;
+/// The flags repeat the accessors of [`Sandbox`](crate::Sandbox) and of its provider, so that they can be read before one exists;
 /// the conformance suite compares the two.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// [`Sandbox::ports`](crate::Sandbox::ports).
     pub ports: bool,
+    /// [`SandboxProvider::templates`](crate::SandboxProvider::templates).
+    pub templates: bool,
     /// Commands run for real: there is a shell with the usual tools.
     pub shell: bool,
     /// Standard input can be kept open.
@@ -32,6 +34,8 @@ pub struct Capabilities {
     pub signals: bool,
     /// A range of a file is read without reading all of it.
     pub range_read: bool,
+    /// Symbolic links can be made by [`Files::symlink`](crate::Files::symlink).
+    pub symlinks: bool,
     /// Commands and file calls can act as another user.
     pub users: bool,
     /// Sandboxes can outlive the program that made them.

@@ -134,6 +134,14 @@ options! {
 }
 
 options! {
+    /// How to make a symbolic link.
+    pub struct SymlinkOptions {
+        /// With whose rights; the link is theirs.
+        pub user: String,
+    }
+}
+
+options! {
     /// How to remove.
     pub struct RemoveOptions {
         /// With whose rights.
@@ -215,6 +223,19 @@ pub trait Files: Send + Sync {
         from: &SandboxPath,
         to: &SandboxPath,
         options: RenameOptions,
+    ) -> Result<()>;
+
+    /// Makes the symbolic link `path`, which leads to `target`: as it is given, whether something is there or not. A
+    /// relative target starts at the directory that the link is in.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if something is at `path`, be it a link; `NotFound` if the directory above is missing;
+    /// `Unsupported` without [`Capabilities::symlinks`](crate::Capabilities::symlinks).
+    async fn symlink(
+        &self,
+        path: &SandboxPath,
+        target: &SandboxPath,
+        options: SymlinkOptions,
     ) -> Result<()>;
 
     /// Removes a file, a link or an empty directory; a whole tree if asked.

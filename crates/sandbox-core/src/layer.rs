@@ -2,7 +2,7 @@
 
 use crate::{
     BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, ListOptions, Result,
-    Sandbox, SandboxId, SandboxInfo, SandboxProvider,
+    Sandbox, SandboxId, SandboxInfo, SandboxProvider, Templates,
 };
 use async_trait::async_trait;
 use std::{fmt, sync::Arc};
@@ -12,7 +12,7 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
     /// Wraps a sandbox that the provider yields.
     fn sandbox(&self, inner: Arc<dyn Sandbox>) -> Arc<dyn Sandbox>;
 
-    /// Wraps the provider's own calls: create, connect, list, kill. What it yields need not be wrapped here.
+    /// Wraps the provider's own calls: create, connect, list, kill, templates. What it yields need not be wrapped here.
     fn provider(&self, inner: Arc<dyn SandboxProvider>) -> Arc<dyn SandboxProvider>;
 }
 
@@ -66,6 +66,10 @@ impl SandboxProvider for LayeredProvider {
 
     async fn kill(&self, id: &SandboxId) -> Result<bool> {
         self.inner.kill(id).await
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        self.inner.templates()
     }
 }
 

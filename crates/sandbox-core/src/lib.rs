@@ -20,6 +20,7 @@ mod provider;
 mod pty;
 mod sandbox;
 mod snapshot;
+mod template;
 
 pub use body::{Body, FileContents};
 pub use bytes::Bytes;
@@ -28,7 +29,8 @@ pub use command::{Command, Program, Stdin};
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use files::{
     FileInfo, FileKind, Files, FilesExt, GlobOptions, ListFilesOptions, MkdirOptions,
-    PermissionOptions, ReadOptions, RemoveOptions, RenameOptions, StatOptions, WriteOptions,
+    PermissionOptions, ReadOptions, RemoveOptions, RenameOptions, StatOptions, SymlinkOptions,
+    WriteOptions,
 };
 pub use futures_util::stream::BoxStream;
 pub use id::{JobId, ProcessId, SandboxId, SlotId, SnapshotId, TemplateId};
@@ -48,3 +50,4 @@ pub use provider::{SandboxInfo, SandboxProvider, SandboxState};
 pub use pty::{Pty, PtySize};
 pub use sandbox::{Sandbox, SandboxExt};
 pub use snapshot::{SnapshotInfo, Snapshots};
+pub use template::{TemplateInfo, Templates};

@@ -2,7 +2,7 @@
 
 use crate::{
     BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Limits, ListOptions,
-    Ownership, Result, Sandbox, SandboxId, TemplateId,
+    Ownership, Result, Sandbox, SandboxId, TemplateId, Templates,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -45,6 +45,11 @@ pub trait SandboxProvider: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a sandbox; `false` if it was gone already.
     async fn kill(&self, id: &SandboxId) -> Result<bool>;
+
+    /// The templates that it offers.
+    fn templates(&self) -> Option<&dyn Templates> {
+        None
+    }
 }
 
 /// What a sandbox is doing.

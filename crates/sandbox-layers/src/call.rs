@@ -22,7 +22,7 @@ pub struct Call<'a> {
 pub enum Kind {
     /// What makes, wakes, stops or copies a sandbox: create, connect, pause, resume, snapshot.
     Create,
-    /// What asks or tells something small: info, list, kill, lifetime, ports, processes, signals.
+    /// What asks or tells something small: info, list, kill, lifetime, ports, processes, signals, templates.
     Control,
     /// What starts or finds a process: spawn, also on a terminal, and attach. Not the life of the process.
     Spawn,

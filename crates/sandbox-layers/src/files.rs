@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use sandbox_core::{
     Body, BoxStream, FileContents, FileInfo, Files, GlobOptions, ListFilesOptions, MkdirOptions,
     PermissionOptions, ReadOptions, RemoveOptions, RenameOptions, Result, SandboxPath, StatOptions,
-    WriteOptions,
+    SymlinkOptions, WriteOptions,
 };
 
 impl<A: Around> WrappedSandbox<A> {
@@ -73,6 +73,16 @@ impl<A: Around> Files for WrappedSandbox<A> {
     ) -> Result<()> {
         let run = self.inner.files().rename(from, to, options);
         self.file("files.rename", run).await
+    }
+
+    async fn symlink(
+        &self,
+        path: &SandboxPath,
+        target: &SandboxPath,
+        options: SymlinkOptions,
+    ) -> Result<()> {
+        let run = self.inner.files().symlink(path, target, options);
+        self.file("files.symlink", run).await
     }
 
     async fn remove(&self, path: &SandboxPath, options: RemoveOptions) -> Result<()> {

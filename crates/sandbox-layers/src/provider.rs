@@ -2,9 +2,10 @@
 
 use crate::{Around, Call, Kind};
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use sandbox_core::{
-    BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, ListOptions, Result,
-    Sandbox, SandboxId, SandboxInfo, SandboxProvider,
+    BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ListOptions,
+    Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider, TemplateInfo, Templates,
 };
 use std::sync::Arc;
 
@@ -54,5 +55,20 @@ impl<A: Around> SandboxProvider for WrappedProvider<A> {
     async fn kill(&self, id: &SandboxId) -> Result<bool> {
         let call = Call::of(Kind::Control, "kill", id);
         self.around.call(call, self.inner.kill(id)).await
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        self.inner.templates().map(|_| self as &dyn Templates)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<A: Around> Templates for WrappedProvider<A> {
+    fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
+        let call = Call::new(Kind::Control, "templates.list");
+        match self.inner.templates() {
+            Some(templates) => self.around.stream(call, templates.list()),
+            None => stream::once(async { Err(Error::unsupported("templates")) }).boxed(),
+        }
     }
 }

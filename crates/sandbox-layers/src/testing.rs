@@ -94,6 +94,10 @@ impl Stage {
             "ports.preview_url" => {
                 sandbox.require_ports()?.preview_url(80).await?;
             }
+            "templates.list" => {
+                let templates = self.provider.templates().unwrap();
+                let _: Vec<_> = templates.list().try_collect().await?;
+            }
             "process.write_stdin" => self.control.write_stdin(SECRET.into()).await?,
             "process.close_stdin" => self.control.close_stdin().await?,
             "process.signal" => self.control.signal(Signal::USR1).await?,
@@ -125,6 +129,10 @@ impl Stage {
                 files.mkdir(&directory, Default::default()).await?;
             }
             "files.rename" => files.rename(&file, &secret, Default::default()).await?,
+            "files.symlink" => {
+                let link = SandboxPath::new(format!("{SECRET}-link"))?;
+                files.symlink(&link, &secret, Default::default()).await?;
+            }
             "files.remove" => files.remove(&secret, Default::default()).await?,
             "files.set_permissions" => {
                 files.set_permissions(&secret, Default::default()).await?;

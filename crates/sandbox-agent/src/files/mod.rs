@@ -89,8 +89,11 @@ impl Worker {
         Ok(())
     }
 
-    fn answer(&mut self, request: FileRequest) -> Outcome<Answer> {
-        let uid = self.become_user(user(&request))?;
+    fn answer(&mut self, mut request: FileRequest) -> Outcome<Answer> {
+        let (uid, home) = self.become_user(user(&request))?;
+        for path in paths(&mut request) {
+            start_at(&home, path);
+        }
         let Self {
             connection,
             tree,
@@ -158,15 +161,15 @@ impl Worker {
         Ok(Answer::Reply(FileReply::Done {}))
     }
 
-    /// Takes the rights of `user`, and says which uid that is.
-    fn become_user(&mut self, user: Option<&str>) -> Result<u32> {
+    /// Takes the rights of `user`, and says which uid that is and where its home is.
+    fn become_user(&mut self, user: Option<&str>) -> Result<(u32, Vec<u8>)> {
         if !matches!(user, None | Some("user" | "root")) {
             // The account files are looked at with the same rights, whoever was served last.
             self.take(0, 0, Vec::new())?;
         }
         let account = account::resolve(user)?;
         self.take(account.uid, account.gid, account.groups)?;
-        Ok(account.uid)
+        Ok((account.uid, account.home))
     }
 
     fn take(&mut self, uid: u32, gid: u32, groups: Vec<u32>) -> Result<()> {
@@ -199,5 +202,29 @@ fn user(request: &FileRequest) -> Option<&str> {
         | FileRequest::Remove { user, .. }
         | FileRequest::SetPermissions { user, .. }
         | FileRequest::Symlink { user, .. } => user.as_deref(),
+    }
+}
+
+/// The paths of a request, as far as they are looked for where its user is.
+fn paths(request: &mut FileRequest) -> impl Iterator<Item = &mut Blob> {
+    let (first, second) = match request {
+        FileRequest::Read { path, .. }
+        | FileRequest::Write { path, .. }
+        | FileRequest::Create { path, .. }
+        | FileRequest::Stat { path, .. }
+        | FileRequest::List { path, .. }
+        | FileRequest::Mkdir { path, .. }
+        | FileRequest::Remove { path, .. }
+        | FileRequest::SetPermissions { path, .. }
+        | FileRequest::Symlink { path, .. } => (path, None),
+        FileRequest::Rename { from, to, .. } => (from, Some(to)),
+    };
+    [first].into_iter().chain(second)
+}
+
+/// Puts `home` before a relative path. One that is empty stays so, and is refused.
+fn start_at(home: &[u8], path: &mut Blob) {
+    if !path.0.is_empty() && !path.0.starts_with(b"/") {
+        path.0 = [home, b"/", &path.0].concat();
     }
 }

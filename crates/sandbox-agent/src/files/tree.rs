@@ -189,14 +189,10 @@ fn number(fd: BorrowedFd<'_>) -> CString {
     CString::new(fd.as_raw_fd().to_string()).unwrap_or_default()
 }
 
-/// Accepts what the kernel could take as an absolute path.
+/// Accepts what the kernel could take as an absolute path, which all are once they start at a home.
 pub(super) fn checked(path: &[u8]) -> Result<CString> {
     if !path.starts_with(b"/") {
-        return Err(FileError::about(
-            libc::EINVAL,
-            path,
-            "is not an absolute path",
-        ));
+        return Err(FileError::about(libc::EINVAL, path, "is an empty path"));
     }
     if path.len() > PATH_LIMIT {
         return Err(FileError::about(

@@ -1,13 +1,13 @@
 //! Host to file worker: one request at a time, answered by one reply ([`FileReply::Entries`] may repeat).
 //!
-//! Paths are absolute, at most 4095 bytes, and resolved inside the sandbox with the rights of `user` (a name, `uid`,
-//! `uid:gid` or `name:group`; `None` is uid 1000). Links are followed, except links of `/proc` to a process's own
+//! Paths start at `/` or at the home of `user`, have at most 4095 bytes with it, and are resolved inside the sandbox with
+//! the rights of `user` (a name, `uid`, `uid:gid` or `name:group`; `None` is uid 1000). Links are followed, except links of `/proc` to a process's own
 //! files. Only regular files are opened, never a fifo, socket or device, so that no file can make the worker wait.
 //! Descriptors are those of files on ordinary file systems; files of the kernel (`/proc`) are copied when read, at
 //! most 16 MiB, and written by one `write(2)` of all data.
 //!
 //! `errno` of a refusal is the system's, and besides: `ENOENT` for a user or owner that does not exist; `EINVAL` for a
-//! path that is not absolute or holds a NUL, for a user that makes no sense, and for something that is not a regular
+//! path that is empty or holds a NUL, for a user that makes no sense, and for something that is not a regular
 //! file where one is needed (a directory is `EISDIR`); `EBUSY` for `/` and mount points; `EAGAIN` for a file that a
 //! program holds a lease on; `EPROTO` for a malformed request.
 //!
@@ -82,7 +82,7 @@ wire_enum! {
         /// Changes permissions (`mode & 07777`) or owner (`name`, `uid`, `name:group`, `uid:gid`, `:group`) of what
         /// `path` leads to.
         8 => SetPermissions { path: Blob, user: Option<String>, mode: Option<u32>, owner: Option<String> },
-        /// Makes a symbolic link.
+        /// Makes a symbolic link; what is there is not replaced, and no directories are made.
         9 => Symlink { path: Blob, user: Option<String>, target: Blob },
     }
 }

@@ -8,7 +8,7 @@ use sandbox::{
     Body, BoxStream, Capabilities, Command, Error, FileContents, FileInfo, FileKind, Files,
     GlobOptions, ListFilesOptions, MkdirOptions, PermissionOptions, Process, ReadOptions,
     RemoveOptions, RenameOptions, Result, Sandbox, SandboxId, SandboxInfo, SandboxPath,
-    SandboxState, StatOptions, WriteOptions,
+    SandboxState, StatOptions, SymlinkOptions, WriteOptions,
 };
 use std::{fs, path::Path};
 
@@ -79,6 +79,10 @@ impl Files for Hostile {
 
     async fn rename(&self, _: &SandboxPath, _: &SandboxPath, _: RenameOptions) -> Result<()> {
         Err(Error::unsupported("rename"))
+    }
+
+    async fn symlink(&self, _: &SandboxPath, _: &SandboxPath, _: SymlinkOptions) -> Result<()> {
+        Err(Error::unsupported("symlink"))
     }
 
     async fn remove(&self, _: &SandboxPath, _: RemoveOptions) -> Result<()> {

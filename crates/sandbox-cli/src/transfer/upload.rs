@@ -7,8 +7,8 @@ use super::{
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sandbox::{
-    Body, BoxStream, Bytes, Command, Error, ErrorKind, FileKind, MkdirOptions, Sandbox, SandboxExt,
-    SandboxPath, StatOptions, WriteOptions,
+    Body, BoxStream, Bytes, Error, ErrorKind, FileKind, MkdirOptions, RemoveOptions, Sandbox,
+    SandboxPath, StatOptions, SymlinkOptions, WriteOptions,
 };
 use std::{
     fs::{self, Metadata},
@@ -27,9 +27,6 @@ const CHUNK: usize = 256 * 1024;
 
 /// Files up to this size are sent at once; longer ones, and those of unknown size, as a stream.
 const AT_ONCE: u64 = CHUNK as u64;
-
-/// How many links one command makes.
-const LINKS_AT_A_TIME: usize = 100;
 
 /// Copies into one sandbox, with the rights of one of its users.
 #[derive(Debug)]
@@ -142,7 +139,7 @@ impl Upload<'_> {
             .await?;
         report.files = copied.len() as u64;
         report.bytes = copied.iter().sum();
-        self.links(destination, &tree.links, &mut report).await?;
+        self.links(destination, &tree.links).await?;
         Ok(report)
     }
 
@@ -173,35 +170,35 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Makes links. The contract has no call for that, so a command does it.
-    async fn links(
-        &self,
-        destination: &SandboxPath,
-        links: &[(PathBuf, Vec<u8>)],
-        report: &mut Report,
-    ) -> Result<()> {
-        const SCRIPT: &str =
-            "while [ $# -gt 0 ]; do ln -sfT -- \"$1\" \"$2\" || exit 1; shift 2; done";
-        let mut arguments = Vec::new();
+    /// Makes links, in the place of links and files that are there.
+    async fn links(&self, destination: &SandboxPath, links: &[(PathBuf, Vec<u8>)]) -> Result<()> {
         for (path, target) in links {
-            let place = beneath(destination, path)?;
-            match (String::from_utf8(target.clone()), place.as_str()) {
-                (Ok(target), Some(place)) => arguments.extend([target, place.to_owned()]),
-                _ => report.skip(
-                    path.as_os_str().as_bytes(),
-                    "a link whose name is not UTF-8",
-                ),
-            }
-        }
-        for pairs in arguments.chunks(2 * LINKS_AT_A_TIME) {
-            let mut command = Command::shell(SCRIPT).args(pairs.to_vec());
-            command.user.clone_from(&self.user);
-            let output = self.sandbox.exec(command).await;
-            output
-                .and_then(sandbox::Output::check)
-                .context("cannot make links in the sandbox")?;
+            let (path, target) = (beneath(destination, path)?, SandboxPath::new(target)?);
+            self.link(&path, &target)
+                .await
+                .context("cannot make a link in the sandbox")?;
         }
         Ok(())
+    }
+
+    async fn link(&self, path: &SandboxPath, target: &SandboxPath) -> sandbox::Result<()> {
+        let files = self.sandbox.files();
+        let mut options = SymlinkOptions::new();
+        options.user.clone_from(&self.user);
+        match files.symlink(path, target, options.clone()).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let mut look = StatOptions::new().follow(false);
+                look.user.clone_from(&self.user);
+                if files.stat(path, look).await?.kind == FileKind::Directory {
+                    return Err(error);
+                }
+                let mut remove = RemoveOptions::new();
+                remove.user.clone_from(&self.user);
+                files.remove(path, remove).await?;
+                files.symlink(path, target, options).await
+            }
+            result => result,
+        }
     }
 }
 

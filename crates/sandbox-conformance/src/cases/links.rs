@@ -8,18 +8,22 @@ use crate::{
 };
 use futures_util::TryStreamExt;
 use sandbox_core::{
-    ErrorKind, FileKind, FilesExt, GlobOptions, ListFilesOptions, RemoveOptions, RenameOptions,
-    StatOptions,
+    ErrorKind, FileKind, Files, FilesExt, GlobOptions, ListFilesOptions, MkdirOptions,
+    RemoveOptions, RenameOptions, SandboxPath, StatOptions, SymlinkOptions,
 };
 
 cases! { "links":
     a_link_is_followed_to_its_file [Shell],
-    stat_tells_link_and_target [Shell],
-    a_dangling_link_is_there_and_is_not_found [Shell],
-    a_loop_is_an_error [Shell],
-    list_and_glob_do_not_follow_links [Shell],
-    remove_takes_the_link [Shell],
-    rename_takes_the_link [Shell],
+    a_link_of_ours_is_a_link_to_programs [Shell, Symlinks],
+    stat_tells_link_and_target [Symlinks],
+    a_dangling_link_is_there_and_is_not_found [Symlinks],
+    a_loop_is_an_error [Symlinks],
+    list_and_glob_do_not_follow_links [Symlinks],
+    remove_takes_the_link [Symlinks],
+    rename_takes_the_link [Symlinks],
+    symlink_replaces_nothing [Symlinks],
+    symlink_makes_no_directories [Symlinks],
+    a_link_belongs_to_the_calls_user [Symlinks, Users],
     a_link_out_of_the_tree_stays_in_the_sandbox [Shell],
     a_link_to_the_callers_files_leads_nowhere [Shell],
 }
@@ -48,9 +52,62 @@ async fn a_link_is_followed_to_its_file(case: &Case) -> Result {
     )
 }
 
+/// Makes a link.
+async fn link(files: &dyn Files, target: &str, name: &str) -> sandbox_core::Result<()> {
+    let (name, target) = (SandboxPath::new(name)?, SandboxPath::new(target)?);
+    files.symlink(&name, &target, SymlinkOptions::new()).await
+}
+
+async fn a_link_of_ours_is_a_link_to_programs(case: &Case) -> Result {
+    let sandbox = case.sandbox().await?;
+    let files = sandbox.files();
+    files.write_bytes("d/file", "text").await?;
+    link(files, "d/file", "link").await?;
+    link(files, "-n o\nname", "d/-odd").await?;
+    let seen = sh(&*sandbox, "cat link; readlink link; readlink d/-odd").await?;
+    same(seen, "textd/file\n-n o\nname", "what programs see")
+}
+
+async fn symlink_replaces_nothing(case: &Case) -> Result {
+    let sandbox = case.sandbox().await?;
+    let files = sandbox.files();
+    files.write_bytes("d/file", "kept").await?;
+    link(files, "nowhere", "dangling").await?;
+    link(files, "d", "dir").await?;
+    for name in ["d/file", "d", "dangling", "dir"] {
+        let made = link(files, "else", name).await;
+        refused(made, ErrorKind::AlreadyExists, name)?;
+    }
+    same_bytes(files.read_bytes("dir/file").await?, "kept", "the file")
+}
+
+async fn symlink_makes_no_directories(case: &Case) -> Result {
+    let sandbox = case.sandbox().await?;
+    let files = sandbox.files();
+    let made = link(files, "x", "no/link").await;
+    refused(made, ErrorKind::NotFound, "below what is missing")?;
+    files.write_bytes("file", "").await?;
+    let made = link(files, "x", "file/link").await;
+    refused(made, ErrorKind::InvalidArgument, "below a file")
+}
+
+async fn a_link_belongs_to_the_calls_user(case: &Case) -> Result {
+    let sandbox = case.sandbox().await?;
+    let files = sandbox.files();
+    let (link, target) = (path("/root/link")?, path("x")?);
+    let made = files.symlink(&link, &target, SymlinkOptions::new()).await;
+    refused(made, ErrorKind::PermissionDenied, "in root's home")?;
+    let options = SymlinkOptions::new().user("root");
+    files.symlink(&link, &target, options).await?;
+    let options = StatOptions::new().user("root").follow(false);
+    let info = files.stat(&link, options).await?;
+    same(info.owner.as_deref(), Some("root"), "its owner")
+}
+
 async fn stat_tells_link_and_target(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
-    sh(&*sandbox, "echo text > file; ln -s ./file link").await?;
+    sandbox.files().write_bytes("file", "text\n").await?;
+    link(sandbox.files(), "./file", "link").await?;
     let link = path("link")?;
     let info = sandbox.files().stat(&link, StatOptions::new()).await?;
     same(
@@ -87,7 +144,7 @@ async fn stat_tells_link_and_target(case: &Case) -> Result {
 async fn a_dangling_link_is_there_and_is_not_found(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
     let files = sandbox.files();
-    sh(&*sandbox, "ln -s nowhere link").await?;
+    link(files, "nowhere", "link").await?;
     refused(
         files.read_bytes("link").await,
         ErrorKind::NotFound,
@@ -100,7 +157,9 @@ async fn a_dangling_link_is_there_and_is_not_found(case: &Case) -> Result {
 
 async fn a_loop_is_an_error(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
-    sh(&*sandbox, "ln -s b a; ln -s a b; ln -s . here").await?;
+    for (target, name) in [("b", "a"), ("a", "b"), (".", "here")] {
+        link(sandbox.files(), target, name).await?;
+    }
     let read = sandbox.files().read_bytes("a").await;
     refused(read, ErrorKind::InvalidArgument, "reading a loop")?;
     let written = sandbox.files().write_bytes("b", "text").await;
@@ -119,11 +178,10 @@ async fn a_loop_is_an_error(case: &Case) -> Result {
 
 async fn list_and_glob_do_not_follow_links(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
-    sh(
-        &*sandbox,
-        "mkdir -p real/sub tree; touch real/sub/file; ln -s ../real/sub tree/link",
-    )
-    .await?;
+    let files = sandbox.files();
+    files.write_bytes("real/sub/file", "").await?;
+    files.mkdir(&path("tree")?, MkdirOptions::new()).await?;
+    link(files, "../real/sub", "tree/link").await?;
     let options = ListFilesOptions::new().depth(9u32);
     let listed: Vec<_> = sandbox
         .files()
@@ -143,8 +201,16 @@ async fn list_and_glob_do_not_follow_links(case: &Case) -> Result {
 async fn remove_takes_the_link(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
     let files = sandbox.files();
-    sh(&*sandbox, "mkdir -p real tree; echo kept > real/file; ln -s real dir; ln -s real/file link; ln -s nowhere dangling; \
-         ln -s ../real tree/dir").await?;
+    files.write_bytes("real/file", "kept\n").await?;
+    files.mkdir(&path("tree")?, MkdirOptions::new()).await?;
+    for (target, name) in [
+        ("real", "dir"),
+        ("real/file", "link"),
+        ("nowhere", "dangling"),
+        ("../real", "tree/dir"),
+    ] {
+        link(files, target, name).await?;
+    }
     for name in ["link", "dangling"] {
         files.remove(&path(name)?, RemoveOptions::new()).await?;
         same(
@@ -172,17 +238,17 @@ async fn remove_takes_the_link(case: &Case) -> Result {
 
 async fn rename_takes_the_link(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
-    sh(&*sandbox, "echo text > file; ln -s file link").await?;
-    sandbox
-        .files()
+    let files = sandbox.files();
+    files.write_bytes("file", "text").await?;
+    link(files, "file", "link").await?;
+    files
         .rename(&path("link")?, &path("moved")?, RenameOptions::new())
         .await?;
-    let found = sh(
-        &*sandbox,
-        "readlink moved; cat file; test -e link || echo gone",
-    )
-    .await?;
-    same(found, "file\ntext\ngone", "link and file")
+    let moved = path("moved")?;
+    let info = files.stat(&moved, StatOptions::new().follow(false)).await?;
+    same(info.target.as_deref(), Some(&b"file"[..]), "where it leads")?;
+    same(files.exists("link").await?, false, "whether it is there")?;
+    same_bytes(files.read_bytes("file").await?, "text", "the file")
 }
 
 async fn a_link_out_of_the_tree_stays_in_the_sandbox(case: &Case) -> Result {

@@ -8,7 +8,8 @@ use crate::{
 };
 use futures_util::TryStreamExt;
 use sandbox_core::{
-    ErrorKind, FilesExt, ListFilesOptions, MkdirOptions, RemoveOptions, RenameOptions, StatOptions,
+    Command, ErrorKind, FilesExt, ListFilesOptions, MkdirOptions, RemoveOptions, RenameOptions,
+    SandboxExt, StatOptions, WriteOptions,
 };
 
 cases! { "names":
@@ -19,6 +20,7 @@ cases! { "names":
     dots_are_resolved,
     dots_lead_no_higher_than_the_root,
     case_and_composition_matter,
+    a_relative_path_starts_at_the_home_of_the_calls_user [Shell, Users],
 }
 
 const ODD: &[&str] = &[
@@ -63,6 +65,26 @@ const ODD: &[&str] = &[
     "\u{1b}[31m",
     "e\u{301}",
 ];
+
+async fn a_relative_path_starts_at_the_home_of_the_calls_user(case: &Case) -> Result {
+    let sandbox = case.sandbox().await?;
+    let files = sandbox.files();
+    let make = "mkdir -p /srv/home && chown 4321:4321 /srv/home && \
+                echo 'someone:x:4321:4321::/srv/home:/bin/sh' >> /etc/passwd";
+    let made = sandbox.exec(Command::shell(make).user("root")).await?;
+    made.check()?;
+    for user in ["root", "someone", "4321"] {
+        let options = WriteOptions::new().user(user);
+        files
+            .write(&path("sub/note")?, user.into(), options)
+            .await?;
+        let cat = Command::shell("cat ~/sub/note; cat sub/note; rm -r sub");
+        let output = sandbox.exec(cat.user(user)).await?;
+        let told = output.stdout_text();
+        same(told, user.repeat(2), format_args!("a note of {user}"))?;
+    }
+    Ok(())
+}
 
 async fn odd_names_are_names(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;

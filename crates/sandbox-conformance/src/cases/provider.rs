@@ -2,15 +2,16 @@
 
 use crate::{
     case::{Case, path},
-    failure::{Result, ensure, refused, same, same_bytes},
+    failure::{Result, Stop, ensure, refused, same, same_bytes},
     process::start,
     spec::cases,
 };
 use futures_util::{TryStreamExt, future::try_join_all};
 use sandbox_core::{
-    Capabilities, Command, ConnectOptions, CreateOptions, ErrorKind, FilesExt, ListFilesOptions,
-    ListOptions, MkdirOptions, PermissionOptions, Position, ProcessId, ReadOptions, RemoveOptions,
-    RenameOptions, Sandbox, SandboxId, SandboxState, StatOptions, WriteOptions,
+    Capabilities, Command, ConnectOptions, CreateOptions, Error, ErrorKind, FilesExt,
+    ListFilesOptions, ListOptions, MkdirOptions, PermissionOptions, Position, ProcessId,
+    ReadOptions, RemoveOptions, RenameOptions, Sandbox, SandboxId, SandboxState, StatOptions,
+    TemplateInfo, WriteOptions,
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -34,6 +35,8 @@ cases! { "provider":
     dropping_handles_keeps_the_sandbox,
     list_shows_the_living_oldest_first,
     list_takes_only_those_with_all_labels,
+    templates_have_names_of_their_own [Templates],
+    every_name_of_the_first_template_starts_a_sandbox [Templates],
 }
 
 fn missing() -> SandboxId {
@@ -69,7 +72,9 @@ async fn flags_agree_with_accessors(case: &Case) -> Result {
         flags(case.capabilities()),
         accessors,
         "flags of the provider",
-    )
+    )?;
+    let (flag, accessor) = (case.capabilities().templates, case.provider().templates());
+    same(flag, accessor.is_some(), "the flag of templates")
 }
 
 async fn enforcement_names_each_wall_once(case: &Case) -> Result {
@@ -434,4 +439,39 @@ async fn list_takes_only_those_with_all_labels(case: &Case) -> Result {
         vec![],
         "another key",
     )
+}
+
+async fn templates(case: &Case) -> Result<Vec<TemplateInfo>> {
+    let templates = case.provider().templates();
+    let templates = templates.ok_or_else(|| Error::unsupported("templates"))?;
+    Ok(templates.list().try_collect().await?)
+}
+
+async fn templates_have_names_of_their_own(case: &Case) -> Result {
+    let templates = templates(case).await?;
+    ensure(!templates.is_empty(), "there is no template")?;
+    let names = |template: &TemplateInfo| {
+        let id = [template.id.clone()];
+        id.into_iter().chain(template.aliases.clone())
+    };
+    let all: Vec<_> = templates.iter().flat_map(names).collect();
+    let unique: BTreeSet<_> = all.iter().collect();
+    same(unique.len(), all.len(), "names that come once")?;
+    ensure(
+        all.iter().all(|name| !name.as_str().is_empty()),
+        "a template has an empty name",
+    )
+}
+
+async fn every_name_of_the_first_template_starts_a_sandbox(case: &Case) -> Result {
+    let Some(first) = templates(case).await?.into_iter().next() else {
+        return Err(Stop::failed("there is no template"));
+    };
+    for name in [&first.id].into_iter().chain(&first.aliases) {
+        let sandbox = case.create(case.options().template(name.clone())).await?;
+        let shown = sandbox.info().await?.template;
+        let shown = shown.unwrap_or_else(|| first.id.clone());
+        same(shown, first.id.clone(), format_args!("made from {name}"))?;
+    }
+    Ok(())
 }

@@ -24,6 +24,7 @@ pub const OPERATIONS: &[&str] = &[
     "files.glob",
     "files.mkdir",
     "files.rename",
+    "files.symlink",
     "files.remove",
     "files.set_permissions",
     "attach.attach",
@@ -37,6 +38,7 @@ pub const OPERATIONS: &[&str] = &[
     "pause.resume",
     "snapshots.snapshot",
     "ports.preview_url",
+    "templates.list",
 ];
 
 /// A call that a fake has got.

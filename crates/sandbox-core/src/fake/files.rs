@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Body, BoxStream, Bytes, Error, FileContents, FileInfo, Files, GlobOptions, ListFilesOptions,
     MkdirOptions, PermissionOptions, ReadOptions, RemoveOptions, RenameOptions, Result,
-    SandboxPath, StatOptions, WriteOptions,
+    SandboxPath, StatOptions, SymlinkOptions, WriteOptions,
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -107,7 +107,8 @@ impl Files for FakeSandbox {
         let inside = self
             .file_call("files.stat", path, options.user.as_ref())
             .await?;
-        let info = inside.with_tree(|tree| tree.stat(path));
+        let follow = options.follow.unwrap_or(true);
+        let info = inside.with_tree(|tree| tree.stat(path, follow));
         info.map_err(|error| named(error, "files.stat", path))
     }
 
@@ -171,6 +172,22 @@ impl Files for FakeSandbox {
             .await?;
         let renamed = inside.with_tree(|tree| tree.rename(from, to));
         renamed.map_err(|error| named(error, "files.rename", from).with_context("to", to))
+    }
+
+    async fn symlink(
+        &self,
+        path: &SandboxPath,
+        target: &SandboxPath,
+        options: SymlinkOptions,
+    ) -> Result<()> {
+        let user = options.user.as_ref();
+        let inside = self.file_call("files.symlink", path, user).await?;
+        if !self.shared.capabilities.symlinks {
+            return Err(Error::unsupported("symbolic links"));
+        }
+        let now = self.shared.now();
+        let made = inside.with_tree(|tree| tree.symlink(path, target, now));
+        made.map_err(|error| named(error, "files.symlink", path))
     }
 
     async fn remove(&self, path: &SandboxPath, options: RemoveOptions) -> Result<()> {

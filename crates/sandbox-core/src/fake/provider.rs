@@ -9,7 +9,8 @@ use super::{
 use crate::{
     BoxStream, Capabilities, Command, ConnectOptions, CreateOptions, Enforcement,
     EnforcementReport, Error, ErrorKind, Expiry, ListOptions, Ownership, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxProvider, SandboxState, SnapshotId, Source, TemplateId, Wall,
+    SandboxId, SandboxInfo, SandboxProvider, SandboxState, SnapshotId, Source, TemplateId,
+    TemplateInfo, Templates, Wall,
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -57,10 +58,12 @@ impl FakeProvider {
         capabilities.pause = true;
         capabilities.snapshots = true;
         capabilities.ports = true;
+        capabilities.templates = true;
         capabilities.stdin = true;
         capabilities.split_stderr = true;
         capabilities.signals = true;
         capabilities.range_read = true;
+        capabilities.symlinks = true;
         capabilities.detached = true;
         Self::with_capabilities(capabilities)
     }
@@ -334,5 +337,22 @@ impl SandboxProvider for FakeProvider {
     async fn kill(&self, id: &SandboxId) -> Result<bool> {
         self.shared.calls.enter(Call::of("kill", id)).await?;
         Ok(self.shared.kill(id))
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        self.shared.capabilities.templates.then_some(self)
+    }
+}
+
+impl Templates for FakeProvider {
+    fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
+        let shared = Arc::clone(&self.shared);
+        let listed = async move {
+            shared.calls.enter(Call::new("templates.list")).await?;
+            let mut info = TemplateInfo::new(TemplateId::new(TEMPLATE));
+            info.description = Some("an empty home".to_owned());
+            Ok(info)
+        };
+        stream::once(listed).boxed()
     }
 }

@@ -1,4 +1,4 @@
-//! A file tree in memory: directories and files, no links, no rights.
+//! A file tree in memory: directories, files and symbolic links, no rights.
 
 use crate::{Bytes, Error, ErrorKind, FileInfo, FileKind, Result, SandboxPath};
 use std::{collections::BTreeMap, time::SystemTime};
@@ -9,13 +9,16 @@ const HOME: &[u8] = b"/home/user";
 /// Longest name, in bytes.
 const NAME_MAX: usize = 255;
 
+/// Most links on the way to a file, as Linux has it.
+const MOST_LINKS: u32 = 40;
+
 /// The tree of one sandbox.
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
     root: Node,
 }
 
-/// A file or a directory.
+/// A file, a directory or a link.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) mode: u32,
@@ -27,6 +30,7 @@ pub(super) struct Node {
 pub(super) enum Content {
     File(Bytes),
     Directory(BTreeMap<Vec<u8>, Node>),
+    Link(Vec<u8>),
 }
 
 /// Names from the root, without `.` and `..`.
@@ -44,14 +48,21 @@ impl Node {
     fn children(&self) -> Option<&BTreeMap<Vec<u8>, Self>> {
         match &self.content {
             Content::Directory(children) => Some(children),
-            Content::File(_) => None,
+            Content::File(_) | Content::Link(_) => None,
         }
     }
 
     fn children_mut(&mut self) -> Result<&mut BTreeMap<Vec<u8>, Self>> {
         match &mut self.content {
             Content::Directory(children) => Ok(children),
-            Content::File(_) => Err(no_directory()),
+            Content::File(_) | Content::Link(_) => Err(no_directory()),
+        }
+    }
+
+    fn link(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Link(target) => Some(target),
+            Content::File(_) | Content::Directory(_) => None,
         }
     }
 
@@ -63,10 +74,12 @@ impl Node {
         let (kind, size) = match &self.content {
             Content::File(bytes) => (FileKind::File, bytes.len() as u64),
             Content::Directory(_) => (FileKind::Directory, 0),
+            Content::Link(target) => (FileKind::Symlink, target.len() as u64),
         };
         let mut info = FileInfo::new(path, kind, size);
         info.mode = Some(self.mode);
         info.modified = Some(self.modified);
+        info.target = self.link().map(<[u8]>::to_vec);
         info
     }
 }
@@ -96,29 +109,56 @@ impl Tree {
         tree
     }
 
-    /// Resolves a path as the kernel would: what is left of `..` must be a directory.
+    /// Resolves a path as the kernel would, to what it leads to.
     fn resolve(&self, path: &SandboxPath) -> Result<Names> {
-        let home = if path.is_absolute() { &b"/"[..] } else { HOME };
-        let mut names = Names::new();
-        for name in home
-            .split(|byte| *byte == b'/')
-            .chain(path.as_bytes().split(|byte| *byte == b'/'))
-        {
-            match name {
-                b"" | b"." => {}
+        self.names(path, true)
+    }
+
+    /// Resolves a path to the entry itself, which may be a link.
+    fn resolve_entry(&self, path: &SandboxPath) -> Result<Names> {
+        self.names(path, false)
+    }
+
+    fn names(&self, path: &SandboxPath, follow: bool) -> Result<Names> {
+        let home = HOME.split(|byte| *byte == b'/').skip(1);
+        let home = home.map(<[u8]>::to_vec).collect();
+        self.walk_to(home, path.as_bytes(), follow, &mut { MOST_LINKS })
+    }
+
+    /// Goes on from `names`. What is left of `..` must be a directory.
+    fn walk_to(&self, names: Names, path: &[u8], follow: bool, links: &mut u32) -> Result<Names> {
+        let mut names = if path.starts_with(b"/") {
+            Names::new()
+        } else {
+            names
+        };
+        let mut parts = path.split(|byte| *byte == b'/').peekable();
+        while let Some(part) = parts.next() {
+            match part {
+                b"" | b"." => continue,
+                b".." if !self.find(&names)?.is_directory() => return Err(no_directory()),
                 b".." => {
-                    if !self.find(&names)?.is_directory() {
-                        return Err(no_directory());
-                    }
                     names.pop();
+                    continue;
                 }
-                _ if name.len() > NAME_MAX => {
+                _ if part.len() > NAME_MAX => {
                     return Err(Error::invalid("a name must not be longer than 255 bytes"));
                 }
-                _ => names.push(name.to_vec()),
+                _ => names.push(part.to_vec()),
+            }
+            let target = self.find(&names).ok().and_then(Node::link);
+            if let Some(target) = target.filter(|_| follow || parts.peek().is_some()) {
+                let circle = || Error::invalid("links lead in a circle");
+                *links = links.checked_sub(1).ok_or_else(circle)?;
+                names.pop();
+                names = self.walk_to(names, target, true, links)?;
             }
         }
         Ok(names)
+    }
+
+    fn is_directory(&self, names: &[Vec<u8>]) -> bool {
+        self.find(names).is_ok_and(Node::is_directory)
     }
 
     fn find(&self, names: &[Vec<u8>]) -> Result<&Node> {
@@ -157,7 +197,7 @@ impl Tree {
     pub(super) fn read(&self, path: &SandboxPath) -> Result<Bytes> {
         match &self.find(&self.resolve(path)?)?.content {
             Content::File(bytes) => Ok(bytes.clone()),
-            Content::Directory(_) => Err(is_directory()),
+            Content::Directory(_) | Content::Link(_) => Err(is_directory()),
         }
     }
 
@@ -186,8 +226,12 @@ impl Tree {
         Ok(())
     }
 
-    pub(super) fn stat(&self, path: &SandboxPath) -> Result<FileInfo> {
-        Ok(self.find(&self.resolve(path)?)?.info(path.clone()))
+    pub(super) fn stat(&self, path: &SandboxPath, follow: bool) -> Result<FileInfo> {
+        let names = match follow {
+            true => self.resolve(path)?,
+            false => self.resolve_entry(path)?,
+        };
+        Ok(self.find(&names)?.info(path.clone()))
     }
 
     /// What is below a directory, parents first, `depth` levels.
@@ -204,26 +248,41 @@ impl Tree {
         parents: bool,
         now: SystemTime,
     ) -> Result<()> {
-        let exists = || Error::new(ErrorKind::AlreadyExists, "something is there already");
-        let names = self.resolve(path)?;
+        let names = self.resolve_entry(path)?;
+        if parents
+            && self
+                .resolve(path)
+                .is_ok_and(|names| self.is_directory(&names))
+        {
+            return Ok(());
+        }
         let (name, above) = names.split_last().ok_or_else(exists)?;
         let above = match parents {
             true => self.make_directories(above, now)?,
             false => self.find_mut(above)?,
         };
         let children = above.children_mut()?;
-        match children.get(name) {
-            Some(node) if parents && node.is_directory() => Ok(()),
-            Some(_) => Err(exists()),
-            None => {
-                children.insert(name.clone(), Node::directory(mode, now));
-                Ok(())
-            }
-        }
+        insert(children, name, Node::directory(mode, now))
+    }
+
+    pub(super) fn symlink(
+        &mut self,
+        path: &SandboxPath,
+        target: &SandboxPath,
+        now: SystemTime,
+    ) -> Result<()> {
+        let names = self.resolve_entry(path)?;
+        let (name, above) = names.split_last().ok_or_else(exists)?;
+        let node = Node {
+            mode: 0o777,
+            modified: now,
+            content: Content::Link(target.as_bytes().to_vec()),
+        };
+        insert(self.find_mut(above)?.children_mut()?, name, node)
     }
 
     pub(super) fn rename(&mut self, from: &SandboxPath, to: &SandboxPath) -> Result<()> {
-        let (from, to) = (self.resolve(from)?, self.resolve(to)?);
+        let (from, to) = (self.resolve_entry(from)?, self.resolve_entry(to)?);
         let moved = self.find(&from)?.is_directory();
         let (Some((old, old_above)), Some((new, new_above))) = (from.split_last(), to.split_last())
         else {
@@ -259,7 +318,7 @@ impl Tree {
     }
 
     pub(super) fn remove(&mut self, path: &SandboxPath, recursive: bool) -> Result<()> {
-        let names = self.resolve(path)?;
+        let names = self.resolve_entry(path)?;
         let full = self
             .find(&names)?
             .children()
@@ -278,6 +337,18 @@ impl Tree {
         self.find_mut(&names)?.mode = mode;
         Ok(())
     }
+}
+
+fn exists() -> Error {
+    Error::new(ErrorKind::AlreadyExists, "something is there already")
+}
+
+fn insert(children: &mut BTreeMap<Vec<u8>, Node>, name: &[u8], node: Node) -> Result<()> {
+    if children.contains_key(name) {
+        return Err(exists());
+    }
+    children.insert(name.to_vec(), node);
+    Ok(())
 }
 
 fn not_empty() -> Error {

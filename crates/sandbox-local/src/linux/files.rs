@@ -21,7 +21,7 @@ use sandbox_agent::protocol::{
 use sandbox_core::{
     Body, BoxStream, Bytes, Error, ErrorKind, FileContents, FileInfo, FileKind, Files, GlobOptions,
     ListFilesOptions, MkdirOptions, PermissionOptions, ReadOptions, RemoveOptions, RenameOptions,
-    Result, SandboxPath, StatOptions, WriteOptions,
+    Result, SandboxPath, StatOptions, SymlinkOptions, WriteOptions,
 };
 use std::{
     fs::File,
@@ -219,9 +219,8 @@ impl LocalFiles {
     ) -> BoxStream<'static, Result<FileInfo>> {
         let (files, base) = (self.clone(), base.clone());
         stream::once(async move {
-            let path = absolute(&base, user.as_deref())?;
             let request = FileRequest::List {
-                path: blob(&path),
+                path: blob(&base),
                 user,
                 depth,
                 limit: MOST_ENTRIES,
@@ -258,11 +257,10 @@ impl LocalFiles {
 impl Files for LocalFiles {
     async fn read(&self, path: &SandboxPath, options: ReadOptions) -> Result<FileContents> {
         let read = async {
-            let absolute = absolute(path, options.user.as_deref())?;
             let range = options.range.unwrap_or(0..u64::MAX);
             let (offset, len) = (range.start, range.end.saturating_sub(range.start));
             let request = FileRequest::Read {
-                path: blob(&absolute),
+                path: blob(path),
                 user: options.user,
                 offset,
                 len,
@@ -286,13 +284,12 @@ impl Files for LocalFiles {
             }
             check_mode(options.mode)?;
             let user = options.user;
-            let absolute = blob(&absolute(path, user.as_deref())?);
             let mode = options.mode;
             match body.as_bytes().filter(|bytes| bytes.len() <= MAX_CHUNK) {
                 Some(bytes) => {
                     let data = Blob(bytes.to_vec());
                     self.perform(FileRequest::Write {
-                        path: absolute,
+                        path: blob(path),
                         user,
                         mode,
                         data,
@@ -302,7 +299,7 @@ impl Files for LocalFiles {
                 None => {
                     self.write_stream(
                         FileRequest::Create {
-                            path: absolute,
+                            path: blob(path),
                             user,
                             mode,
                         },
@@ -319,11 +316,10 @@ impl Files for LocalFiles {
 
     async fn stat(&self, path: &SandboxPath, options: StatOptions) -> Result<FileInfo> {
         let stat = async {
-            let absolute = absolute(path, options.user.as_deref())?;
             let follow = options.follow.unwrap_or(true);
             match self
                 .call(FileRequest::Stat {
-                    path: blob(&absolute),
+                    path: blob(path),
                     user: options.user,
                     follow,
                 })
@@ -387,9 +383,8 @@ impl Files for LocalFiles {
         let mkdir = async {
             check_mode(options.mode)?;
             let parents = options.parents.unwrap_or(false);
-            let absolute = blob(&absolute(path, options.user.as_deref())?);
             self.perform(FileRequest::Mkdir {
-                path: absolute,
+                path: blob(path),
                 user: options.user,
                 mode: options.mode,
                 parents,
@@ -408,13 +403,10 @@ impl Files for LocalFiles {
         options: RenameOptions,
     ) -> Result<()> {
         let rename = async {
-            let user = options.user;
-            let old = blob(&absolute(from, user.as_deref())?);
-            let new = blob(&absolute(to, user.as_deref())?);
             self.perform(FileRequest::Rename {
-                from: old,
-                to: new,
-                user,
+                from: blob(from),
+                to: blob(to),
+                user: options.user,
             })
             .await
         };
@@ -423,12 +415,26 @@ impl Files for LocalFiles {
             .map_err(|error| named(error, "files.rename", from).with_context("to", to))
     }
 
+    async fn symlink(
+        &self,
+        path: &SandboxPath,
+        target: &SandboxPath,
+        options: SymlinkOptions,
+    ) -> Result<()> {
+        let request = FileRequest::Symlink {
+            path: blob(path),
+            user: options.user,
+            target: blob(target),
+        };
+        let made = self.perform(request).await;
+        made.map_err(|error| named(error, "files.symlink", path))
+    }
+
     async fn remove(&self, path: &SandboxPath, options: RemoveOptions) -> Result<()> {
         let remove = async {
             let recursive = options.recursive.unwrap_or(false);
-            let absolute = blob(&absolute(path, options.user.as_deref())?);
             self.perform(FileRequest::Remove {
-                path: absolute,
+                path: blob(path),
                 user: options.user,
                 recursive,
             })
@@ -445,9 +451,8 @@ impl Files for LocalFiles {
             let PermissionOptions {
                 user, mode, owner, ..
             } = options;
-            let absolute = blob(&absolute(path, user.as_deref())?);
             self.perform(FileRequest::SetPermissions {
-                path: absolute,
+                path: blob(path),
                 user,
                 mode,
                 owner,
@@ -475,21 +480,6 @@ fn check_mode(mode: Option<u32>) -> Result<()> {
         return Err(Error::invalid("permission bits must not be above 0o7777"));
     }
     Ok(())
-}
-
-/// A relative path starts at the home of the call's user.
-fn absolute(path: &SandboxPath, user: Option<&str>) -> Result<SandboxPath> {
-    let home = match user {
-        _ if path.is_absolute() => "/",
-        None | Some("user" | "1000") => "/home/user",
-        Some("root" | "0") => "/root",
-        Some(_) => {
-            return Err(Error::invalid(
-                "a relative path of this user is not known, use an absolute one",
-            ));
-        }
-    };
-    SandboxPath::new(home)?.join(path.as_bytes())
 }
 
 fn blob(path: &SandboxPath) -> Blob {

@@ -18,6 +18,7 @@ use futures_util::{StreamExt, stream};
 use sandbox_core::{
     BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ErrorKind,
     Limits, ListOptions, Ownership, Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider,
+    TemplateInfo, Templates,
 };
 use std::{
     collections::HashMap,
@@ -241,6 +242,16 @@ impl SandboxProvider for LocalProvider {
 
     async fn kill(&self, id: &SandboxId) -> Result<bool> {
         self.handle(id).kill().await
+    }
+
+    fn templates(&self) -> Option<&dyn Templates> {
+        Some(self)
+    }
+}
+
+impl Templates for LocalProvider {
+    fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
+        stream::iter(template::all().map(Ok)).boxed()
     }
 }
 

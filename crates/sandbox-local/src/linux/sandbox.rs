@@ -61,6 +61,8 @@ pub(crate) fn capabilities() -> Capabilities {
     capabilities.split_stderr = true;
     capabilities.signals = true;
     capabilities.range_read = true;
+    capabilities.symlinks = true;
+    capabilities.templates = true;
     capabilities.users = true;
     capabilities.detached = true;
     capabilities.max_lifetime = Some(super::create::MAX_LIFETIME);

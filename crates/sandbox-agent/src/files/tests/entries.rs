@@ -201,6 +201,30 @@ fn directories_are_made() {
 }
 
 #[test]
+fn relative_paths_start_at_the_home_of_the_user() {
+    let worker = Fixture::new();
+    worker.done(&as_root(write("note", b"root's")));
+    assert_eq!(std::fs::read(worker.host("/root/note")).unwrap(), b"root's");
+    worker.done(&mkdir("/home/user", false));
+    worker.done(&write("a/note", b"user's"));
+    worker.done(&rename("a/note", "./a/../moved"));
+    assert_eq!(
+        std::fs::read(worker.host("/home/user/moved")).unwrap(),
+        b"user's"
+    );
+    worker.done(&symlink("link", "moved"));
+    assert_eq!(worker.stat("/home/user/link").target, Some(blob("moved")));
+    // What a link leads to is not looked for at home.
+    worker.done(&as_root(symlink("/tmp/link", "note")));
+    worker.fails(libc::ENOENT, &as_root(read("/tmp/link", 0, 1)));
+    // With the home before it, no more than 4095 bytes.
+    let longest = [b"./".repeat(2039), b"moved".to_vec()].concat();
+    worker.done(&permit(longest.clone(), Some(0o600), None));
+    let too_long = [b"./".to_vec(), longest].concat();
+    worker.fails(libc::ENAMETOOLONG, &stat(too_long, true));
+}
+
+#[test]
 fn links_are_made() {
     let worker = Fixture::new();
     worker.done(&symlink("/home/a", "-n\nasty"));

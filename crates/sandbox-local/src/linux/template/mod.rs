@@ -7,7 +7,7 @@ mod copy;
 mod host;
 mod secrets;
 
-use sandbox_core::{Error, ErrorKind, Result, TemplateId};
+use sandbox_core::{Error, ErrorKind, Result, TemplateId, TemplateInfo};
 use std::path::{Path, PathBuf};
 
 /// A file tree that is ready to be overlaid.
@@ -31,6 +31,14 @@ pub(crate) struct Tree {
 
 /// Name of the default template.
 pub(crate) const DEFAULT: &str = host::NAME;
+
+/// What may be asked for, the default first.
+pub(crate) fn all() -> impl Iterator<Item = TemplateInfo> + Send {
+    let mut info = TemplateInfo::new(TemplateId::new(host::NAME));
+    info.aliases = vec![TemplateId::new(host::ALIAS)];
+    info.description = Some("the machine's own programs, copy-on-write".to_owned());
+    std::iter::once(info)
+}
 
 /// Whether there is a template of this name. Touches nothing.
 pub(crate) fn check(id: &TemplateId) -> Result<()> {
