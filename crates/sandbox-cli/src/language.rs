@@ -50,7 +50,8 @@ pub(crate) const ALL: &[Language] = &[
         name: "python",
         aliases: &["python3", "py"],
         extensions: &["py", "pyw"],
-        interpreters: &["python3", "python"],
+        // `uv` fetches what a program needs, and a sandbox has no network.
+        interpreters: &["python3", "python", "uv"],
         // Without -u, output to a pipe would come only at the end.
         runner: Runner::Program("python3", &["-u"]),
         remedy: "`apt-get install python3`",
@@ -122,7 +123,7 @@ pub(crate) const ALL: &[Language] = &[
     Language {
         name: "r",
         aliases: &["rscript"],
-        extensions: &["r", "R"],
+        extensions: &["r"],
         interpreters: &["Rscript"],
         runner: Runner::Program("Rscript", &[]),
         remedy: "`apt-get install r-base-core`",
@@ -148,9 +149,9 @@ impl Language {
 
     /// The language of a file name.
     pub(crate) fn of_name(path: &Path) -> Option<&'static Self> {
-        let extension = path.extension()?.to_str()?;
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         ALL.iter()
-            .find(|language| language.extensions.contains(&extension))
+            .find(|language| language.extensions.contains(&extension.as_str()))
     }
 
     /// What runs `file` of the sandbox.

@@ -72,7 +72,8 @@ fn usage_exit(mut usage: clap::Error) -> ExitCode {
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let state_dir = cli.state_dir.as_deref();
     match cli.action {
-        // These three have their own idea of what Ctrl-C means.
+        // These have their own idea of what Ctrl-C means.
+        Action::Create(args) => commands::create::create(state_dir, args).await,
         Action::Run(args) => commands::run::run(state_dir, args).await,
         Action::Exec(args) => commands::exec::exec(state_dir, args).await,
         Action::Shell(args) => commands::exec::shell(state_dir, args).await,
@@ -80,7 +81,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             let mut signals = signals::Signals::new()?;
             tokio::select! {
                 code = plain(state_dir, action) => code,
-                // Dropping the command's future undoes what was half done.
+                // What is half copied stays so, as with other programs that copy.
                 signal = signals.next() => Err(Stop::Signal(signal).into()),
             }
         }
@@ -89,13 +90,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
 
 async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::Result<u8> {
     match action {
-        Action::Create(args) => commands::create::create(state_dir, args).await,
         Action::Cp(args) => commands::cp::cp(state_dir, args).await,
         Action::Ls(args) => commands::ls::ls(state_dir, args).await,
         Action::Kill(args) => commands::kill::kill(state_dir, args).await,
         Action::Prune(args) => commands::prune::prune(state_dir, &args),
         Action::Doctor(args) => commands::doctor::doctor(state_dir, &args),
-        Action::Run(_) | Action::Exec(_) | Action::Shell(_) => {
+        Action::Create(_) | Action::Run(_) | Action::Exec(_) | Action::Shell(_) => {
             unreachable!("dispatched before")
         }
     }

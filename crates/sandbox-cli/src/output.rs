@@ -131,7 +131,11 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
 /// An error and its causes in one line, without what was said before.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let cause = match cause.downcast_ref::<sandbox::Error>() {
+            Some(error) => spoken(error),
+            None => cause.to_string(),
+        };
         if text.is_empty() {
             text = cause;
         } else if !text.contains(&cause) {
@@ -139,6 +143,33 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// An error of the contract for people: not in which call it came up, and nothing twice.
+fn spoken(error: &sandbox::Error) -> String {
+    const FACTS: [&str; 9] = [
+        "id",
+        "name",
+        "template",
+        "path",
+        "to",
+        "directory",
+        "user",
+        "program",
+        "cause",
+    ];
+    let known = FACTS
+        .iter()
+        .filter_map(|key| Some((key, error.context(key)?)));
+    let new: Vec<_> = known
+        .filter(|(_, value)| !error.message().contains(value))
+        .map(|(key, value)| format!("{key}: {value}"))
+        .collect();
+    if new.is_empty() {
+        error.message().to_owned()
+    } else {
+        format!("{} ({})", error.message(), new.join(", "))
+    }
 }
 
 /// What to do about an error of the contract, where its kind says enough.
@@ -262,6 +293,16 @@ mod tests {
         let text = chain(&anyhow::Error::from(error).context("cannot do it"));
         let cause = "Permission denied (os error 13)";
         assert_eq!(text, format!("cannot do it: it failed (cause: {cause})"));
+        let error = sandbox::Error::new(
+            ErrorKind::PermissionDenied,
+            "open \"/x\": permission denied",
+        )
+        .with_operation("files.write")
+        .with_context("errno", 13)
+        .with_context("path", "/x")
+        .with_context("user", "user");
+        let text = chain(&error.into());
+        assert_eq!(text, "open \"/x\": permission denied (user: user)");
         let plain = anyhow::anyhow!("inner").context("outer");
         assert_eq!(chain(&plain), "outer: inner");
     }

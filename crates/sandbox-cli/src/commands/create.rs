@@ -3,7 +3,9 @@
 use super::ls::Entry;
 use crate::{
     args::{CreateArgs, SandboxArgs},
-    output, provider,
+    output::{self, Stop},
+    provider,
+    signals::Signals,
 };
 use anyhow::{Context, Result};
 use sandbox::{CreateOptions, Limits, Ownership, Sandbox, SandboxProvider};
@@ -19,17 +21,33 @@ pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 pub(crate) async fn create(state_dir: Option<&Path>, args: CreateArgs) -> Result<u8> {
     let options = options(&args.sandbox).ownership(Ownership::Detached);
-    let (_provider, sandbox) = make(state_dir, options, args.sandbox.verbose).await?;
-    if args.json {
-        let info = sandbox
-            .info()
-            .await
-            .context("cannot look at the new sandbox")?;
-        output::print_json(&Entry::of(&info))?;
-    } else {
-        output::print(sandbox.id())?;
+    let started = Instant::now();
+    let mut signals = Signals::new()?;
+    let provider = provider::open(state_dir)?;
+    let sandbox = tokio::select! {
+        made = make(provider.as_ref(), options, args.sandbox.verbose, started) => made?,
+        signal = signals.next() => return Err(Stop::Signal(signal).into()),
+    };
+    if let Err(error) = announce(sandbox.as_ref(), args.json).await {
+        // Nobody would ever find it.
+        if let Err(error) = sandbox.kill().await {
+            let id = sandbox.id();
+            output::note(format!("the sandbox {id} could not be killed: {error}"));
+        }
+        return Err(error);
     }
     Ok(0)
+}
+
+async fn announce(sandbox: &dyn Sandbox, json: bool) -> Result<()> {
+    if !json {
+        return output::print(sandbox.id());
+    }
+    let info = sandbox
+        .info()
+        .await
+        .context("cannot look at the new sandbox")?;
+    output::print_json(&Entry::of(&info))
 }
 
 /// What the arguments ask for.
@@ -55,14 +73,13 @@ pub(crate) fn options(args: &SandboxArgs) -> CreateOptions {
     options
 }
 
-/// Makes a sandbox and says how long that took. It may end with the provider, which is therefore handed out too.
+/// Makes a sandbox and says how long that took.
 pub(crate) async fn make(
-    state_dir: Option<&Path>,
+    provider: &dyn SandboxProvider,
     options: CreateOptions,
     verbose: bool,
-) -> Result<(Arc<dyn SandboxProvider>, Arc<dyn Sandbox>)> {
-    let started = Instant::now();
-    let provider = provider::open(state_dir)?;
+    started: Instant,
+) -> Result<Arc<dyn Sandbox>> {
     let sandbox = provider
         .create(options)
         .await
@@ -70,7 +87,7 @@ pub(crate) async fn make(
     if verbose || io::stderr().is_terminal() {
         output::faint(format!("sandbox ready in {}", brief(started.elapsed())));
     }
-    Ok((provider, sandbox))
+    Ok(sandbox)
 }
 
 /// A short time: `14 ms`, `1.2 s`.

@@ -8,6 +8,7 @@ use crate::{
     args::RunArgs,
     language::{self, Language},
     output::{self, Stop},
+    provider,
     signals::Signals,
     transfer::{
         Progress,
@@ -20,9 +21,10 @@ use sandbox::{
     Command, ExitStatus, Ownership, Sandbox, SandboxExt, SandboxPath, Stdin, WriteOptions,
 };
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Component, Path},
     time::{Duration, Instant},
 };
 
@@ -43,12 +45,14 @@ pub(crate) async fn run(state_dir: Option<&Path>, args: RunArgs) -> Result<u8> {
     } else {
         Ownership::Owned
     });
-    let lifetime = lifetime(args.sandbox.lifetime, args.timeout);
-    options = options.lifetime(lifetime);
     let started = Instant::now();
+    let provider = provider::open(state_dir)?;
+    let longest = provider.capabilities().max_lifetime;
+    let lifetime = lifetime(args.sandbox.lifetime, args.timeout, longest)?;
+    options = options.lifetime(lifetime);
     let mut signals = Signals::new()?;
-    let (_provider, sandbox) = tokio::select! {
-        made = create::make(state_dir, options, args.sandbox.verbose) => made?,
+    let sandbox = tokio::select! {
+        made = create::make(provider.as_ref(), options, args.sandbox.verbose, started) => made?,
         signal = signals.next() => return Err(Stop::Signal(signal).into()),
     };
     let ended = tokio::select! {
@@ -86,9 +90,23 @@ async fn end(sandbox: &dyn Sandbox, signals: &mut Signals) {
 }
 
 /// The lifetime that was asked for, or one that is enough for the timeout that was asked for.
-fn lifetime(lifetime: Option<Duration>, timeout: Option<Duration>) -> Duration {
-    let enough = timeout.map_or(Duration::ZERO, |timeout| timeout.saturating_add(MARGIN));
-    lifetime.unwrap_or_else(|| DEFAULT_LIFETIME.max(enough))
+fn lifetime(
+    lifetime: Option<Duration>,
+    timeout: Option<Duration>,
+    longest: Option<Duration>,
+) -> Result<Duration> {
+    let (None, Some(timeout)) = (lifetime, timeout) else {
+        return Ok(lifetime.unwrap_or(DEFAULT_LIFETIME));
+    };
+    let enough = timeout.saturating_add(MARGIN);
+    if let Some(longest) = longest.filter(|longest| enough > *longest) {
+        bail!(
+            "--timeout can be at most {}, for no sandbox lives longer than {}",
+            output::spell(longest.saturating_sub(MARGIN)),
+            output::spell(longest)
+        );
+    }
+    Ok(DEFAULT_LIFETIME.max(enough))
 }
 
 /// Whether something other than the program or its user ended it.
@@ -128,15 +146,17 @@ impl Job {
         let file = file.filter(|file| *file != Path::new("-"));
         let named = args.lang.as_deref().and_then(Language::named);
         let language = detect(named, &contents, file)?;
-        let name = match (file, language) {
-            (Some(file), _) => name_of(file)?,
-            (None, Some(language)) => {
+        let own_name = file.map(name_of).transpose()?;
+        // A name that cannot be an argument of what runs the program is replaced.
+        let name = match (own_name.map(OsString::into_string), language) {
+            (Some(Ok(name)), _) => name,
+            (_, Some(language)) => {
                 format!(
                     "main.{}",
                     language.extensions.first().unwrap_or(&language.name)
                 )
             }
-            (None, None) => "main".to_owned(),
+            (_, None) => "main".to_owned(),
         };
         let arguments = words
             .map(|word| word.to_str().map(str::to_owned))
@@ -185,13 +205,6 @@ impl Job {
 
     /// Puts the program and what it needs into the user's home.
     async fn copy(&self, sandbox: &dyn Sandbox) -> Result<()> {
-        let path = SandboxPath::new(&self.name)?;
-        let options = WriteOptions::new().mode(0o755_u32);
-        sandbox
-            .files()
-            .write(&path, self.contents.clone().into(), options)
-            .await
-            .context("cannot copy the program into the sandbox")?;
         let upload = Upload {
             sandbox,
             user: None,
@@ -202,7 +215,14 @@ impl Job {
             let report = upload.copy(&extra.source, &place).await?;
             report.note_skipped();
         }
-        Ok(())
+        // Last, so that it is what runs, whatever came along.
+        let path = SandboxPath::new(&self.name)?;
+        let options = WriteOptions::new().mode(0o755_u32);
+        sandbox
+            .files()
+            .write(&path, self.contents.clone().into(), options)
+            .await
+            .context("cannot copy the program into the sandbox")
     }
 
     fn command(&self) -> Command {
@@ -257,18 +277,19 @@ fn read_program(file: &Path) -> Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// The language by option, first line, and name, in this order; `None` if the first line names an unknown interpreter.
+/// The language by option, first line, and name, in this order; `None` if the first line names an interpreter that is
+/// not known, which then runs the program.
 fn detect(
     named: Option<&'static Language>,
     contents: &[u8],
     file: Option<&Path>,
 ) -> Result<Option<&'static Language>> {
-    let known = named
-        .or_else(|| Language::of_shebang(contents))
-        .or_else(|| file.and_then(Language::of_name));
+    if named.is_none() && language::has_shebang(contents) {
+        return Ok(Language::of_shebang(contents));
+    }
+    let known = named.or_else(|| file.and_then(Language::of_name));
     match (known, file) {
         (Some(language), _) => Ok(Some(language)),
-        (None, _) if language::has_shebang(contents) => Ok(None),
         (None, None) => Ok(Some(language::DEFAULT)),
         (None, Some(file)) => {
             let names: Vec<_> = language::ALL.iter().map(|language| language.name).collect();
@@ -290,7 +311,11 @@ fn extra(text: &str, program: &str) -> Result<Extra> {
             extra.source.display()
         );
     }
-    if extra.destination == program {
+    let parts = Path::new(&extra.destination).components();
+    if parts
+        .filter(|part| *part != Component::CurDir)
+        .eq([Component::Normal(program.as_ref())])
+    {
         bail!(
             "--file {text} would take the place of the program; write {text}:DEST for another name"
         );
@@ -316,6 +341,8 @@ mod tests {
             Some("python")
         );
         assert_eq!(detected("#!/usr/bin/awk -f\n", Some("a")).unwrap(), None);
+        assert_eq!(detected("#!/usr/bin/awk -f\n", Some("a.py")).unwrap(), None);
+        assert_eq!(detected("", Some("A.PY")).unwrap(), Some("python"));
         assert_eq!(detected("", None).unwrap(), Some("python"));
         let error = detected("", Some("a.exe")).unwrap_err().to_string();
         assert!(
@@ -327,9 +354,20 @@ mod tests {
     #[test]
     fn a_lifetime_is_enough_for_the_timeout_unless_said() {
         let seconds = Duration::from_secs;
-        assert_eq!(lifetime(None, None), seconds(300));
-        assert_eq!(lifetime(None, Some(seconds(10))), seconds(300));
-        assert_eq!(lifetime(None, Some(seconds(3600))), seconds(3630));
-        assert_eq!(lifetime(Some(seconds(5)), Some(seconds(3600))), seconds(5));
+        let lifetime = |asked: Option<u64>, timeout: Option<u64>| {
+            let lifetime = lifetime(
+                asked.map(seconds),
+                timeout.map(seconds),
+                Some(seconds(9000)),
+            );
+            lifetime.map(|time| time.as_secs()).ok()
+        };
+        assert_eq!(lifetime(None, None), Some(300));
+        assert_eq!(lifetime(None, Some(10)), Some(300));
+        assert_eq!(lifetime(None, Some(3600)), Some(3630));
+        assert_eq!(lifetime(None, Some(8970)), Some(9000));
+        assert_eq!(lifetime(None, Some(8971)), None);
+        assert_eq!(lifetime(Some(5), Some(3600)), Some(5));
+        assert_eq!(lifetime(Some(5), Some(9000)), Some(5));
     }
 }

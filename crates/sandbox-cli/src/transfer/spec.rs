@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result, bail};
 use sandbox::SandboxPath;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// One side of a copy.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,7 +96,10 @@ impl Extra {
         }
         let directory = destination.is_empty() || destination.ends_with('/');
         let destination = if directory {
-            format!("{destination}{}", name_of(Path::new(source))?)
+            match name_of(Path::new(source))?.into_string() {
+                Ok(name) => format!("{destination}{name}"),
+                Err(name) => bail!("the name {name:?} is not UTF-8, write PATH:DEST"),
+            }
         } else {
             destination.to_owned()
         };
@@ -105,20 +111,17 @@ impl Extra {
 }
 
 /// The name of a file or directory, of `.` and `..` too.
-pub(crate) fn name_of(path: &Path) -> Result<String> {
-    let name = match path.file_name() {
-        Some(name) => name.to_owned(),
-        None => path
-            .canonicalize()
-            .with_context(|| format!("cannot use {}", path.display()))?
-            .file_name()
-            .with_context(|| format!("{} has no name, write PATH:DEST", path.display()))?
-            .to_owned(),
-    };
-    match name.into_string() {
-        Ok(name) => Ok(name),
-        Err(name) => bail!("the name {name:?} is not UTF-8, write PATH:DEST"),
+pub(crate) fn name_of(path: &Path) -> Result<OsString> {
+    if let Some(name) = path.file_name() {
+        return Ok(name.to_owned());
     }
+    let full = path
+        .canonicalize()
+        .with_context(|| format!("cannot use {}", path.display()))?;
+    let name = full.file_name();
+    let name =
+        name.with_context(|| format!("{} has no name, say where it is to go", path.display()))?;
+    Ok(name.to_owned())
 }
 
 #[cfg(test)]

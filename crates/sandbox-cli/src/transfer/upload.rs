@@ -53,7 +53,8 @@ impl Upload<'_> {
         let contents = written == b"." || written.ends_with(b"/.");
         let into = place.directory || self.is_directory(place).await?;
         if into && !contents {
-            let path = place.path.join(spec::name_of(source)?)?;
+            let name = spec::name_of(source)?;
+            let path = place.path.join(name.as_bytes())?;
             self.copy_as(source, &path).await
         } else {
             self.copy_as(source, &place.path).await

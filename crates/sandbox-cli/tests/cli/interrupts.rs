@@ -17,7 +17,9 @@ fn only_record(home: &Home) -> String {
 fn a_signal_ends_run_and_its_sandbox() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let home = Home::own();
-        let mut talk = Talk::start(home.command(&["run", "-c", WAITS]));
+        // The tests themselves may run under `nohup`.
+        let mut talk =
+            Talk::start(home.command_by(&["env", "--default-signal"], &["run", "-c", WAITS]));
         assert_eq!(talk.line(), "up");
         let id = only_record(&home);
         talk.signal(signal);
@@ -25,6 +27,25 @@ fn a_signal_ends_run_and_its_sandbox() {
         outcome.assert_code(code);
         assert_eq!(outcome.stderr, "");
         home.assert_nothing_left(&id);
+    }
+}
+
+#[test]
+fn signals_that_were_ignored_before_stay_so() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let script = "echo up; read line; echo $line";
+    for args in [
+        &["exec", &id, "--", "sh", "-c", script][..],
+        &["run", "--lang", "sh", "-c", script],
+    ] {
+        let ignoring = ["env", "--ignore-signal=HUP", "--default-signal=INT"];
+        let mut talk = Talk::start(home.command_by(&ignoring, args));
+        assert_eq!(talk.line(), "up");
+        talk.signal(Signal::HUP);
+        writeln!(talk.stdin, "still").unwrap();
+        assert_eq!(talk.line(), "still");
+        talk.finish().assert_code(0);
     }
 }
 
@@ -66,10 +87,10 @@ fn the_first_signal_goes_to_the_command_and_the_second_kills_it() {
     assert_eq!(talk.line(), "up");
     talk.signal(Signal::INT);
     assert_eq!(talk.line(), "caught");
+    assert_eq!(home.running(&id, "echo caught"), 1);
     talk.signal(Signal::INT);
     talk.finish().assert_code(137);
-    let left = home.sandbox(&["exec", &id, "pgrep", "-f", "echo caught"]);
-    assert_eq!(left.stdout, "");
+    assert_eq!(home.running(&id, "echo caught"), 0);
 }
 
 #[test]
@@ -95,8 +116,7 @@ fn a_reader_that_leaves_ends_a_command_quietly() {
     let outcome = talk.finish();
     outcome.assert_code(141);
     assert_eq!(outcome.stderr, "");
-    let left = home.sandbox(&["exec", &id, "pgrep", "yes"]);
-    assert_eq!(left.stdout, "");
+    assert_eq!(home.running(&id, "once-more"), 0);
 }
 
 #[test]
@@ -109,7 +129,7 @@ fn ctrl_c_during_a_kept_run_ends_the_program_and_keeps_the_sandbox() {
     let outcome = talk.finish();
     outcome.assert_code(143);
     assert!(outcome.stderr.contains(&id), "{outcome:?}");
-    assert_eq!(home.sandbox(&["exec", &id, "pgrep", "python3"]).stdout, "");
+    assert_eq!(home.running(&id, "python3"), 0);
     home.sandbox(&["kill", &id]).assert_code(0);
     home.assert_nothing_left(&id);
 }

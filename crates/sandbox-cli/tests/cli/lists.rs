@@ -80,6 +80,21 @@ fn kill_ends_all_it_can_and_leaves_what_belongs_to_programs() {
 }
 
 #[test]
+fn a_sandbox_whose_id_cannot_be_printed_does_not_stay() {
+    let home = Home::own();
+    for json in [&["create"][..], &["create", "--json"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = home.command(json).stdout(full).spawn().unwrap();
+        finish(child).assert_refused("cannot write to standard output");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = home.command(json).stdout(writer).spawn().unwrap();
+        finish(child).assert_code(141);
+    }
+    assert_eq!(home.records(), [""; 0]);
+}
+
+#[test]
 fn a_sandbox_that_does_not_answer_troubles_no_other_and_can_be_killed() {
     let home = Home::own();
     let (other, silent) = (home.create(&["--name", "other"]), home.create(&[]));

@@ -1,7 +1,7 @@
 //! `sandbox run`: programs of several languages, what they get, and how they end.
 
-use crate::support::{Home, Talk};
-use std::{fs, io::Write, path::Path};
+use crate::support::{Home, Talk, finish};
+use std::{ffi::OsStr, fs, io::Write, os::unix::ffi::OsStrExt, path::Path};
 
 /// A directory with these files.
 fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -70,6 +70,37 @@ fn the_language_is_known_by_option_first_line_or_name() {
         "import sys; print(sys.argv[1], sys.stdin.read())",
     );
     assert_eq!(outcome.ok(), "x \n");
+}
+
+#[test]
+fn the_program_is_what_runs_whatever_its_name_and_company() {
+    let here = directory(&[
+        ("main.py", "print('mine')"),
+        ("other/main.py", "print('other')"),
+    ]);
+    let home = Home::shared();
+    let other = format!("{}:.", path(&here, "other/."));
+    let main = path(&here, "main.py");
+    assert_eq!(
+        home.sandbox(&["run", &main, "--file", &other]).ok(),
+        "mine\n"
+    );
+    for dest in ["main.py", "./main.py", ".//main.py"] {
+        let file = format!("{}:{dest}", path(&here, "other/main.py"));
+        home.sandbox(&["run", &main, "--file", &file])
+            .assert_refused("take the place");
+    }
+    let odd = here.path().join(OsStr::from_bytes(b"odd\xff.py"));
+    fs::rename(&main, &odd).unwrap();
+    let mut command = home.command(&["run"]);
+    assert_eq!(finish(command.arg(odd).spawn().unwrap()).ok(), "mine\n");
+}
+
+#[test]
+fn a_timeout_that_no_sandbox_lives_to_see_is_refused() {
+    let home = Home::shared();
+    let outcome = home.sandbox(&["run", "--timeout", "2y", "-c", ""]);
+    outcome.assert_refused("--timeout can be at most");
 }
 
 #[test]

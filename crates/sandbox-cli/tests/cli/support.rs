@@ -63,9 +63,15 @@ impl Home {
 
     /// The command, with nothing on standard input.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
+        self.command_by(&[], args)
+    }
+
+    /// The command, started by another one.
+    pub(crate) fn command_by(&self, starter: &[&str], args: &[&str]) -> Command {
+        let words = [starter, &[env!("CARGO_BIN_EXE_sandbox")], args].concat();
+        let mut command = Command::new(words[0]);
         command
-            .args(args)
+            .args(&words[1..])
             .env("SANDBOX_STATE_DIR", &self.state)
             .env_remove("SANDBOX_LOG")
             .stdin(Stdio::null())
@@ -117,6 +123,18 @@ impl Home {
         };
         let process = rustix::process::Pid::from_raw(number).unwrap();
         rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    }
+
+    /// How many processes of a sandbox have these words among their arguments.
+    pub(crate) fn running(&self, id: &str, words: &str) -> usize {
+        let script = "for each in /proc/[0-9]*; do \
+            test ! -r $each/cmdline || { tr '\\0\\n' '  ' < $each/cmdline; echo; }; done";
+        let list = self.sandbox(&["exec", id, "--", "sh", "-c", script]).ok();
+        assert!(
+            list.contains("sh -c for each in"),
+            "it lists nothing: {list}"
+        );
+        list.lines().filter(|line| line.contains(words)).count()
     }
 
     /// Directories of sandboxes, living or not.
