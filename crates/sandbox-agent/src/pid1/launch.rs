@@ -357,7 +357,6 @@ mod tests {
             pty: None,
             timeout_ms: 0,
             grace_ms: 0,
-            foreground: false,
             tag: Some("x".repeat(MAX_TAG)),
         }
     }

@@ -110,8 +110,8 @@ impl Agent {
         }
         let late = connection.was_attached;
         let answer = match request {
-            Request::Stdin { .. } | Request::CloseStdin {} | Request::Unfollow {} if late => return,
-            Request::Stdin { .. } | Request::CloseStdin {} | Request::Unfollow {} => {
+            Request::Stdin { .. } | Request::CloseStdin {} if late => return,
+            Request::Stdin { .. } | Request::CloseStdin {} => {
                 return self.reject(id, "this connection is not attached to a process");
             }
             Request::Spawn { spawn } => match self.spawn(id, spawn) {
@@ -162,16 +162,6 @@ impl Agent {
             Request::CloseStdin {} => {
                 let written = process.stdin.close();
                 self.after_stdin(number, written);
-            }
-            Request::Unfollow {} => {
-                if let Some(attachment) = self
-                    .connections
-                    .get_mut(&id)
-                    .and_then(|c| c.attachment.as_mut())
-                {
-                    attachment.position = None;
-                }
-                self.later(Task::Pump(number));
             }
             _ => self.reject(
                 id,
@@ -245,18 +235,17 @@ impl Agent {
             &mut self.cgroups,
         )?;
         self.next_process += 1;
-        let (foreground, timeout) = (spawn.foreground, after(spawn.timeout_ms));
+        let timeout = after(spawn.timeout_ms);
         let mut process = Process::new(launched, spawn, oom_kills);
         if let Err(error) = self.watch_process(number, &process) {
             return Err(self.give_up(process, &error));
         }
-        process.foreground = foreground.then_some(id);
+        process.foreground = Some(id);
         process.attachments.push(id);
         if let Some(connection) = self.connections.get_mut(&id) {
-            let position = foreground.then_some(0);
             connection.attachment = Some(Attachment {
                 process: number,
-                position,
+                position: Some(0),
                 announced: false,
             });
         }

@@ -2,15 +2,14 @@
 //!
 //! A connection starts as a control connection: requests are answered in order. [`Request::Spawn`] and
 //! [`Request::Attach`] turn it into an attachment (events come without being asked for; only
-//! [`Request::Stdin`], [`Request::CloseStdin`] and [`Request::Unfollow`] go in), [`Request::Files`] hands it to a
-//! file worker. Closing an attachment, or its writing half, detaches and kills nothing.
+//! [`Request::Stdin`] and [`Request::CloseStdin`] go in), [`Request::Files`] hands it to a file worker. Closing an attachment, or its writing half, detaches and kills nothing.
 //!
 //! After [`Event::Exited`] or [`Event::Failed`] an attachment is a control connection again, so that one connection
 //! may run command after command. What comes late for the command that has ended is passed over.
 //!
 //! # Output
-//! PID 1 keeps the newest MiB of each command's output in a ring. While the spawning connection of a foreground
-//! command is its only reader, the program waits for it, and nothing is lost. Otherwise the program waits for
+//! PID 1 keeps the newest MiB of each command's output in a ring. While the connection that spawned a command is
+//! its only reader, the program waits for it, and nothing is lost. Otherwise the program waits for
 //! nobody: a reader that falls behind by more than the ring gets [`Event::Lost`] in the place of what it missed.
 //! A command has ended for its readers once its main process has and what could be read then was taken; what its
 //! background processes write later goes nowhere.
@@ -57,10 +56,6 @@ wire_struct! {
         pub timeout_ms: u64,
         /// Milliseconds between TERM and KILL on timeout.
         pub grace_ms: u64,
-        /// The spawning connection is a reader that the program waits for (a sole foreground reader loses
-        /// nothing). Otherwise output goes to the ring alone, whose oldest bytes are dropped, and the spawning
-        /// connection gets the other events only; use [`Request::Attach`] to read without being waited for.
-        pub foreground: bool,
         /// A free label by which the process can be found again, at most 256 bytes.
         pub tag: Option<String>,
     }
@@ -103,17 +98,15 @@ wire_enum! {
         6 => Stdin { data: Blob },
         /// On an attachment: ends standard input (a terminal gets its EOF character). Not answered.
         7 => CloseStdin {},
-        /// On an attachment: no more output please, the connection stays for standard input and the exit.
-        8 => Unfollow {},
         /// Milliseconds from now until the sandbox ends itself; 0 is never. Answered by [`Event::Done`].
-        9 => SetLifetime { remaining_ms: u64 },
+        8 => SetLifetime { remaining_ms: u64 },
         /// The sandbox no longer ends with its owner. Answered by [`Event::Done`].
-        10 => Detach {},
+        9 => Detach {},
         /// The connection becomes a file worker's. Not answered, but by [`Event::Failed`] if no worker can be started;
         /// what else the connection brings is then passed over.
-        11 => Files {},
+        10 => Files {},
         /// Ends the sandbox. The connection closes when it is gone.
-        12 => Shutdown {},
+        11 => Shutdown {},
     }
 }
 

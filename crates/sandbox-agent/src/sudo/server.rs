@@ -203,7 +203,6 @@ fn command(request: SudoRequest, name: &str, peer: Peer) -> Spawn {
         pty: None,
         timeout_ms: 0,
         grace_ms: 0,
-        foreground: false,
         tag: None,
     }
 }

@@ -310,7 +310,7 @@ impl Report {
     }
 }
 
-/// A command in the foreground.
+/// A command.
 pub(crate) fn command(argv: &[&str]) -> Spawn {
     Spawn {
         argv: argv.iter().map(|argument| (*argument).into()).collect(),
@@ -322,22 +322,13 @@ pub(crate) fn command(argv: &[&str]) -> Spawn {
         pty: None,
         timeout_ms: 0,
         grace_ms: 0,
-        foreground: true,
         tag: None,
     }
 }
 
-/// A shell script in the foreground.
+/// A shell script.
 pub(crate) fn sh(script: &str) -> Spawn {
     command(&["/bin/sh", "-c", script])
-}
-
-/// A shell script in the background.
-pub(crate) fn background(script: &str) -> Spawn {
-    Spawn {
-        foreground: false,
-        ..sh(script)
-    }
 }
 
 impl Client {

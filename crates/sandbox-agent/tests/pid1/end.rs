@@ -3,15 +3,13 @@
 use sandbox_agent::protocol::VERSION;
 use sandbox_agent::protocol::agent::{Event, Exit, Request, Spawn};
 
-use crate::client::{background, sh};
+use crate::client::sh;
 use crate::world::{Options, World};
 
 #[test]
 fn a_request_ends_it_with_all_processes() {
     let world = World::new();
-    let (client, ..) = world
-        .address
-        .spawn(background("trap '' TERM HUP; sleep 1000"));
+    let (client, ..) = world.address.spawn(sh("trap '' TERM HUP; sleep 1000"));
     let asker = world.address.connect();
     asker.send(&Request::Shutdown {});
     assert!(world.sandbox.ends());
@@ -69,7 +67,7 @@ fn its_lifetime_can_be_changed() {
 #[test]
 fn an_owned_one_ends_with_its_owner() {
     let world = World::new();
-    let (_client, ..) = world.address.spawn(background("sleep 1000"));
+    let (_client, ..) = world.address.spawn(sh("sleep 1000"));
     let World { sandbox, .. } = &world;
     assert!(!sandbox.has_ended());
     let World {

@@ -9,7 +9,7 @@ use sandbox_agent::protocol::agent::{Event, Exit, Failure, Position, Request};
 use sandbox_agent::protocol::files::{FileReply, FileRequest};
 use sandbox_agent::protocol::{MAX_PACKET, VERSION, Wire as _};
 
-use crate::client::{Client, background, sh};
+use crate::client::{Client, sh};
 use crate::world::World;
 
 fn alive(world: &World) {
@@ -34,7 +34,7 @@ fn a_sandbox_tells_about_itself() {
     };
     assert_eq!((version, remaining_ms, running), (VERSION, None, 0));
     assert_eq!(world.address.sh("uname -n").out().trim(), name);
-    let (_client, process, pid) = world.address.spawn(background("sleep 1000"));
+    let (_client, process, pid) = world.address.spawn(sh("sleep 1000"));
     world.address.sh("exit 4").expect_code(4);
     let client = world.address.connect();
     assert!(matches!(
@@ -111,13 +111,12 @@ fn requests_out_of_place_close_the_connection() {
             data: Default::default(),
         },
         Request::CloseStdin {},
-        Request::Unfollow {},
     ] {
         let client = world.address.connect();
         client.send(&request);
         assert!(client.is_closed());
     }
-    let (client, process, _) = world.address.spawn(background("sleep 1000"));
+    let (client, process, _) = world.address.spawn(sh("sleep 1000"));
     client.send(&Request::Attach {
         process,
         from: Position::Now {},
@@ -136,7 +135,7 @@ fn requests_out_of_place_close_the_connection() {
     assert_eq!(follower.rest().exit, Some(Exit::Signal { signal: 9 }));
     // What was for a process that has just ended is not out of place.
     follower.type_in(b"late");
-    follower.send(&Request::Unfollow {});
+    follower.send(&Request::CloseStdin {});
     assert!(matches!(
         follower.ask(&Request::Info { version: VERSION }),
         Event::Info { .. }
@@ -176,7 +175,7 @@ fn a_crowd_of_connections_waits_for_its_turn() {
 fn however_many_follow_others_are_answered() {
     allow_many_descriptors();
     let world = World::new();
-    let (follower, process, _) = world.address.spawn(background("sleep 1000"));
+    let (follower, process, _) = world.address.spawn(sh("sleep 1000"));
     let from = || Position::Nothing {};
     let followers: Vec<_> = (1..MOST[0])
         .map(|_| world.address.attach(process, from()))

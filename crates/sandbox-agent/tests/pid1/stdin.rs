@@ -74,7 +74,6 @@ fn the_writer_is_told_once_that_nobody_reads() {
     client.type_in(b"y");
     client.send(&Request::CloseStdin {});
     client.type_in(b"z");
-    client.send(&Request::Unfollow {});
     let kill = Request::Signal {
         process,
         signal: libc::SIGKILL,

@@ -2,7 +2,7 @@
 
 use sandbox_agent::protocol::agent::{Event, Exit, Failure, Request, Spawn};
 
-use crate::client::{background, sh};
+use crate::client::sh;
 use crate::world::{Options, World};
 
 fn limited(timeout_ms: u64, grace_ms: u64, script: &str) -> Spawn {
@@ -99,9 +99,7 @@ fn double_forked_children_do_not_survive() {
     assert_eq!(client.rest().exit, Some(Exit::TimedOut {}));
     assert!(crate::harness::eventually(|| cgroup.population() == 0));
 
-    let (client, process, _) = world
-        .address
-        .spawn(background(&format!("({daemon}) ; sleep 1000")));
+    let (client, process, _) = world.address.spawn(sh(&format!("({daemon}) ; sleep 1000")));
     assert!(crate::harness::eventually(|| cgroup.population() >= 3));
     let kill = Request::Signal {
         process,
@@ -247,7 +245,7 @@ fn a_command_killed_at_any_moment_starts_and_ends() {
     // Kills everything of the user, also what is between its fork and its program.
     let (killer, process, _) = world.address.spawn(Spawn {
         user: Some("root".into()),
-        ..background("trap '' TERM; while :; do kill -9 -1; done")
+        ..sh("trap '' TERM; while :; do kill -9 -1; done")
     });
     let client = world.address.connect();
     for _ in 0..300 {

@@ -89,7 +89,6 @@ fn spawn() -> Spawn {
         pty: Some((24, 80)),
         timeout_ms: 1000,
         grace_ms: 2000,
-        foreground: true,
         tag: Some("build".into()),
     }
 }
@@ -121,7 +120,6 @@ fn requests() -> Vec<Request> {
         },
         Request::Stdin { data },
         Request::CloseStdin {},
-        Request::Unfollow {},
         Request::SetLifetime { remaining_ms: 5 },
         Request::Detach {},
         Request::Files {},

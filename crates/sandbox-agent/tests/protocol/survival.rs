@@ -59,7 +59,6 @@ fn spawn() -> impl Strategy<Value = Spawn> {
             pty,
             timeout_ms,
             grace_ms,
-            foreground: flags[2],
             tag,
         },
     )
@@ -91,7 +90,6 @@ fn request() -> impl Strategy<Value = Request> {
         }),
         blob().prop_map(|data| Request::Stdin { data }),
         Just(Request::CloseStdin {}),
-        Just(Request::Unfollow {}),
         any::<u64>().prop_map(|remaining_ms| Request::SetLifetime { remaining_ms }),
         Just(Request::Detach {}),
         Just(Request::Files {}),

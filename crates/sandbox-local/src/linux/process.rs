@@ -56,7 +56,6 @@ pub(crate) fn to_wire(command: &Command, size: Option<PtySize>, shell: &str) -> 
         pty: size.map(|size| (size.rows, size.columns)),
         timeout_ms: command.timeout.map_or(0, |time| millis(time).max(1)),
         grace_ms: millis(command.grace.unwrap_or(Command::DEFAULT_GRACE)),
-        foreground: true,
         tag: command.tag.clone(),
     })
 }
