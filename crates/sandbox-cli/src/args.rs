@@ -307,7 +307,8 @@ pub(crate) struct KillArgs {
 
 /// Remove what crashed programs have left behind
 ///
-/// Sandboxes that live are not touched. Every other command does the same by itself, and says nothing of it.
+/// Sandboxes that live are not touched. Every other command clears away what sandboxes have left, and says nothing of
+/// it; prune also removes templates that are out of date, once no sandbox lives that may use them.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox prune\n  \
@@ -328,7 +329,7 @@ pub(crate) struct PruneArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox doctor\n  \
-    sandbox doctor --json | jq '.checks[] | select(.status != \"ok\")'")]
+    sandbox doctor --json | jq '.checks[] | select(.verdict != \"ok\")'")]
 pub(crate) struct DoctorArgs {
     /// Print an object
     #[arg(long)]

@@ -8,7 +8,11 @@ use crate::{
     signals::Signals,
 };
 use anyhow::{Context, Result};
-use sandbox::{CreateOptions, Limits, Ownership, Sandbox, SandboxProvider};
+use sandbox::{
+    CreateOptions, Enforcement, EnforcementReport, Limits, Ownership, Sandbox, SandboxProvider,
+    Wall,
+};
+use serde::Serialize;
 use std::{
     io::{self, IsTerminal},
     path::Path,
@@ -24,11 +28,17 @@ pub(crate) async fn create(state_dir: Option<&Path>, args: CreateArgs) -> Result
     let started = Instant::now();
     let mut signals = Signals::new()?;
     let provider = provider::open(state_dir)?;
+    let report = provider.enforcement(&options);
     let sandbox = tokio::select! {
         made = make(provider.as_ref(), options, args.sandbox.verbose, started) => made?,
         signal = signals.next() => return Err(Stop::Signal(signal).into()),
     };
-    if let Err(error) = announce(sandbox.as_ref(), args.json).await {
+    let announced = if args.json {
+        describe(sandbox.as_ref(), report).await
+    } else {
+        output::print(sandbox.id())
+    };
+    if let Err(error) = announced {
         // Nobody would ever find it.
         if let Err(error) = sandbox.kill().await {
             let id = sandbox.id();
@@ -39,15 +49,24 @@ pub(crate) async fn create(state_dir: Option<&Path>, args: CreateArgs) -> Result
     Ok(0)
 }
 
-async fn announce(sandbox: &dyn Sandbox, json: bool) -> Result<()> {
-    if !json {
-        return output::print(sandbox.id());
-    }
+/// A new sandbox for programs.
+#[derive(Debug, Serialize)]
+struct Made<'a> {
+    #[serde(flatten)]
+    entry: Entry<'a>,
+    /// What of its walls and limits holds.
+    enforcement: Vec<Wall>,
+}
+
+async fn describe(sandbox: &dyn Sandbox, report: EnforcementReport) -> Result<()> {
     let info = sandbox
         .info()
         .await
         .context("cannot look at the new sandbox")?;
-    output::print_json(&Entry::of(&info))
+    output::print_json(&Made {
+        entry: Entry::of(&info),
+        enforcement: report.walls,
+    })
 }
 
 /// What the arguments ask for.
@@ -80,14 +99,33 @@ pub(crate) async fn make(
     verbose: bool,
     started: Instant,
 ) -> Result<Arc<dyn Sandbox>> {
+    let report = provider.enforcement(&options);
     let sandbox = provider
         .create(options)
         .await
         .context("cannot make the sandbox")?;
     if verbose || io::stderr().is_terminal() {
         output::faint(format!("sandbox ready in {}", brief(started.elapsed())));
+        if let Some(text) = shortfall(&report) {
+            output::note(text);
+        }
     }
     Ok(sandbox)
+}
+
+/// What people may rely on unless they are told that it does not hold.
+fn shortfall(report: &EnforcementReport) -> Option<String> {
+    // No sandbox has such a limit unless it is asked for, and then it holds or creation fails.
+    const UNLIMITED: [&str; 2] = ["disk", "inodes"];
+    let walls = report.walls.iter().filter(|wall| {
+        wall.enforcement != Enforcement::Enforced && !UNLIMITED.contains(&wall.name.as_ref())
+    });
+    let names: Vec<_> = walls.map(|wall| wall.name.as_ref()).collect();
+    let text = || {
+        let names = names.join(", ");
+        format!("not enforced on this machine: {names}; `sandbox doctor` says why")
+    };
+    (!names.is_empty()).then(text)
 }
 
 /// A short time: `14 ms`, `1.2 s`.
@@ -102,6 +140,25 @@ fn brief(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_falls_short_of_the_defaults_is_told() {
+        let wall = |name, enforcement| Wall::new(name, enforcement, "");
+        let holding = vec![
+            wall("memory", Enforcement::Enforced),
+            wall("disk", Enforcement::NotEnforced),
+        ];
+        assert_eq!(shortfall(&EnforcementReport::new(holding.clone())), None);
+        let lacking = [
+            wall("cpus", Enforcement::NotEnforced),
+            wall("kill_tree", Enforcement::Partial),
+        ];
+        let report = EnforcementReport::new([holding, lacking.to_vec()].concat());
+        assert_eq!(
+            shortfall(&report).unwrap(),
+            "not enforced on this machine: cpus, kill_tree; `sandbox doctor` says why"
+        );
+    }
 
     #[test]
     fn short_times_are_milliseconds() {

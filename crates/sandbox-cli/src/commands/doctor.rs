@@ -7,7 +7,10 @@ use crate::{
 };
 use anstyle::Style;
 use anyhow::Result;
-use sandbox::local::{Check, Diagnosis, Verdict};
+use sandbox::{
+    CreateOptions, Enforcement, EnforcementReport, SandboxProvider, Wall,
+    local::{Check, Diagnosis, Verdict},
+};
 use serde::Serialize;
 use std::path::Path;
 
@@ -20,23 +23,39 @@ struct Report<'a> {
     /// Whether sandboxes can be made.
     ready: bool,
     checks: &'a [Check],
+    /// What would hold of a sandbox with default options.
+    enforcement: &'a [Wall],
 }
 
 pub(crate) fn doctor(state_dir: Option<&Path>, args: &DoctorArgs) -> Result<u8> {
     let diagnosis = provider::local(state_dir).doctor();
     let ready = diagnosis.is_ready();
+    // Where no sandbox can be made there is nothing to hold.
+    let provider = provider::local(state_dir).keep_leftovers().build().ok();
+    let report = provider
+        .filter(|_| ready)
+        .map(|provider| provider.enforcement(&CreateOptions::new()))
+        .unwrap_or_default();
     if args.json {
-        let checks = &diagnosis.checks;
-        output::print_json(&Report { ready, checks })?;
+        output::print_json(&Report {
+            ready,
+            checks: &diagnosis.checks,
+            enforcement: &report.walls,
+        })?;
     } else {
-        output::print(text(&diagnosis))?;
+        output::print(text(&diagnosis, &report))?;
     }
     Ok(if ready { 0 } else { NOT_READY })
 }
 
-/// A line a check, the fix below it, and the upshot.
-fn text(diagnosis: &Diagnosis) -> String {
-    let width = diagnosis.checks.iter().map(|check| check.name.len()).max();
+/// A line a check, the fix below it, a line for each limit that does not hold, and the upshot.
+fn text(diagnosis: &Diagnosis, report: &EnforcementReport) -> String {
+    let open = report.walls.iter();
+    let open: Vec<_> = open
+        .filter(|wall| wall.enforcement != Enforcement::Enforced)
+        .collect();
+    let checks = diagnosis.checks.iter().map(|check| check.name.len());
+    let width = checks.chain(open.iter().map(|wall| wall.name.len())).max();
     let width = width.unwrap_or(0);
     let mut lines = Vec::new();
     for check in &diagnosis.checks {
@@ -49,6 +68,14 @@ fn text(diagnosis: &Diagnosis) -> String {
         if let Some(fix) = check.fix {
             lines.push(format!("  {:width$}  {FAINT}fix:{FAINT:#} {fix}", ""));
         }
+    }
+    if !open.is_empty() {
+        lines.push(String::new());
+        lines.push("Not or not fully enforced:".to_owned());
+    }
+    for wall in open {
+        let detail = output::printable(&wall.detail);
+        lines.push(format!("{FAINT}-{FAINT:#} {:width$}  {detail}", wall.name));
     }
     let count = |verdict| {
         let checks = diagnosis.checks.iter();
@@ -78,11 +105,28 @@ mod tests {
     use super::*;
     use sandbox::local::LocalProvider;
 
+    fn plain(diagnosis: &Diagnosis, report: &EnforcementReport) -> String {
+        anstream::adapter::strip_str(&text(diagnosis, report)).to_string()
+    }
+
+    #[test]
+    fn what_is_not_enforced_has_a_line() {
+        let diagnosis = LocalProvider::builder().state_dir("/proc/none").doctor();
+        let report = EnforcementReport::new(vec![
+            Wall::new("memory", Enforcement::Enforced, "2 GiB"),
+            Wall::new("disk", Enforcement::NotEnforced, "no\u{1b} quota"),
+        ]);
+        let text = plain(&diagnosis, &report);
+        assert!(!text.contains("2 GiB"), "{text}");
+        let mut lines = text.lines();
+        assert!(lines.any(|line| line.starts_with("- disk ") && line.ends_with("no\\u{1b} quota")));
+    }
+
     #[test]
     fn each_check_has_a_line_and_each_fix_another() {
         // A state directory that cannot be used fails on every machine.
         let diagnosis = LocalProvider::builder().state_dir("/proc/none").doctor();
-        let text = anstream::adapter::strip_str(&text(&diagnosis)).to_string();
+        let text = plain(&diagnosis, &EnforcementReport::default());
         let fixes = diagnosis.checks.iter().filter(|check| check.fix.is_some());
         assert_eq!(
             text.lines().count(),

@@ -1,7 +1,81 @@
 //! `create`, `ls`, `kill`, `prune`, `doctor`: what they print, for people and for programs.
 
 use crate::support::{Home, Talk, finish};
+use serde_json::Value;
 use std::{fs, time::Instant};
+
+/// How far a wall of a report holds.
+fn enforcement<'a>(report: &'a Value, name: &str) -> &'a str {
+    let walls = report["enforcement"].as_array().unwrap();
+    let mut walls = walls.iter().filter(|wall| wall["name"] == name);
+    walls.next().unwrap()["enforcement"].as_str().unwrap()
+}
+
+/// What the part of jq that the examples use makes of `value`.
+fn jq(program: &str, value: &Value) -> Vec<Value> {
+    let mut values = vec![value.clone()];
+    for step in program.split(" | ") {
+        if let Some(condition) = step.strip_prefix("select(.") {
+            let (key, text) = condition
+                .strip_suffix("\")")
+                .unwrap()
+                .split_once(" != \"")
+                .unwrap();
+            values.retain(|value| value.get(key).expect(key) != text);
+            continue;
+        }
+        for part in step.strip_prefix('.').unwrap().split_inclusive("[]") {
+            let key = part.trim_end_matches("[]").trim_start_matches('.');
+            if !key.is_empty() {
+                values = values
+                    .iter()
+                    .map(|value| value.get(key).expect(key).clone())
+                    .collect();
+            }
+            if part.ends_with("[]") {
+                values = values
+                    .iter()
+                    .flat_map(|value| value.as_array().unwrap().clone())
+                    .collect();
+            }
+        }
+    }
+    values
+}
+
+#[test]
+fn the_examples_of_the_help_find_what_they_look_for() {
+    let home = Home::own();
+    let id = home.create(&["--metadata", "job=nightly"]);
+    home.create(&["--metadata", "job=other"]);
+    let results = |name: &str| -> Vec<Vec<Value>> {
+        let help = home.sandbox(&[name, "--help"]).ok();
+        let lines = help.lines().filter_map(|line| {
+            let line = line.trim().strip_prefix("sandbox ")?;
+            line.split_once(" | jq ")
+        });
+        let run = |(command, program): (&str, &str)| {
+            let words: Vec<_> = command.split(' ').collect();
+            let program = program.trim_start_matches("-r ").trim_matches('\'');
+            jq(program, &home.sandbox(&words).json())
+        };
+        lines.map(run).collect()
+    };
+    assert_eq!(results("ls"), [[Value::from(id)]]);
+    let [made] = &results("create")[..] else {
+        panic!("`create` was to have one such example");
+    };
+    let made = made[0].as_str().unwrap();
+    assert_eq!(home.sandbox(&["kill", made]).ok(), format!("{made}\n"));
+    // On a machine that lacks nothing no check is shown.
+    let [checks] = &results("doctor")[..] else {
+        panic!("`doctor` was to have one such example");
+    };
+    assert!(
+        checks.iter().all(|check| check["fix"].is_string()),
+        "{checks:?}"
+    );
+}
 
 #[test]
 fn a_sandbox_is_listed_from_create_to_kill() {
@@ -25,6 +99,8 @@ fn a_sandbox_is_listed_from_create_to_kill() {
     assert_eq!(made["ownership"], "detached");
     assert_eq!(made["limits"]["cpus"], 0.5);
     assert_eq!(made["metadata"]["job"], "x");
+    assert_eq!(enforcement(&made, "cpus"), "enforced");
+    assert_eq!(enforcement(&made, "disk"), "not_enforced");
 
     let table = home.sandbox(&["ls"]).ok();
     assert_eq!(table.lines().count(), 2, "{table}");
@@ -137,11 +213,14 @@ fn doctor_reports_and_its_code_says_whether_sandboxes_can_be_made() {
     let home = Home::own();
     let report = home.sandbox(&["doctor", "--json"]).json();
     assert_eq!(report["ready"], true);
+    assert_eq!(enforcement(&report, "files"), "enforced");
+    assert_eq!(enforcement(&report, "disk"), "not_enforced");
     let checks = report["checks"].as_array().unwrap();
     let text = home.sandbox(&["doctor"]).ok();
     for check in checks {
         assert!(text.contains(check["name"].as_str().unwrap()), "{text}");
     }
+    assert!(text.contains("\n- disk "), "{text}");
     assert_eq!(home.records(), [""; 0]);
 
     let mut command = home.command(&["--state-dir", "/proc/nowhere", "doctor"]);
