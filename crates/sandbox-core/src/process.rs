@@ -42,6 +42,9 @@ pub enum ExitStatus {
     /// Its [`Command::timeout`](crate::Command::timeout) passed.
     TimedOut,
     /// The sandbox's memory was used up, and the kernel chose this process.
+    ///
+    /// Where the kernel counts its kills for the sandbox as a whole, a command that something else has killed can show
+    /// this too: if, while it ran, the kernel had ended a process whose command went on.
     OutOfMemory,
 }
 

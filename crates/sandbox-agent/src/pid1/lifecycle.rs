@@ -157,7 +157,7 @@ impl Agent {
         if process.pid != pid {
             return;
         }
-        let exit = exit_of(status, process, &self.oom);
+        let exit = exit_of(status, process, &mut self.oom);
         process.stdin.shut();
         if let Some(terminal) = &mut process.terminal {
             terminal.slave = None;
@@ -349,7 +349,7 @@ impl Agent {
 }
 
 /// How a command ended whose main process has this wait status.
-fn exit_of(status: i32, process: &Process, oom: &OomCounter) -> Exit {
+fn exit_of(status: i32, process: &Process, oom: &mut OomCounter) -> Exit {
     const KILLED: i32 = 128 + libc::SIGKILL;
     let exit = if libc::WIFSIGNALED(status) {
         Exit::Signal {
@@ -368,7 +368,7 @@ fn exit_of(status: i32, process: &Process, oom: &OomCounter) -> Exit {
     );
     if process.timed_out {
         Exit::TimedOut {}
-    } else if looks_killed && !process.killed && oom.read() > process.oom_kills {
+    } else if looks_killed && !process.killed && oom.explain(process.oom_kills) {
         Exit::OutOfMemory {}
     } else {
         exit

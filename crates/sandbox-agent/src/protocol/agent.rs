@@ -141,7 +141,8 @@ wire_enum! {
         1 => Signal { signal: i32 },
         /// Its timeout passed.
         2 => TimedOut {},
-        /// The kernel ended it because the sandbox's memory was used up.
+        /// It was killed, and the kernel has killed a process because the sandbox's memory was used up. If that was
+        /// another process whose end was not noticed by itself, a kill by somebody else can look like this.
         3 => OutOfMemory {},
     }
 }

@@ -211,6 +211,10 @@ fn ends_are_told_apart() {
         stdin: true,
         ..sh("read x; kill -KILL $$")
     });
+    let (another, ..) = world.address.spawn(Spawn {
+        stdin: true,
+        ..sh("read x; kill -KILL $$")
+    });
     let (bystander, ..) = world.address.spawn(Spawn {
         stdin: true,
         ..sh("read x; exit 5")
@@ -230,6 +234,12 @@ fn ends_are_told_apart() {
     assert_eq!(client.rest().exit, Some(Exit::OutOfMemory {}));
     bystander.type_in(b"\n");
     bystander.rest().expect_code(5);
+    // One kill ends one command, whichever others were there at that time.
+    another.type_in(b"\n");
+    let killed = Exit::Signal {
+        signal: libc::SIGKILL,
+    };
+    assert_eq!(another.rest().exit, Some(killed));
     // An old kill says nothing about a new command.
     assert_eq!(
         world.address.sh("kill -KILL $$").exit,
