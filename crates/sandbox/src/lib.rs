@@ -2,6 +2,11 @@
 
 mod registry;
 
+/// The program in the workspace's README is compiled as the examples here are.
+#[cfg(all(doctest, feature = "local"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 pub use registry::{Open, Registry};
 pub use sandbox_core::*;
 
