@@ -1,6 +1,7 @@
 //! The template `host`: the machine's programs, nothing of its people.
 
 use crate::support::{State, sh};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use sandbox_core::prelude::*;
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -103,6 +104,42 @@ impl Drop for Secret {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// A directory of the host with something mounted on it.
+struct Covered(&'static str);
+
+impl Covered {
+    fn mount(path: &'static str) -> Self {
+        mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=1m").unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Covered {
+    fn drop(&mut self) {
+        unmount(self.0, UnmountFlags::DETACH).unwrap();
+        fs::remove_dir_all(self.0).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_below_a_mount_of_the_host_is_looked_through() {
+    let directory = "/usr/share/sandbox-test-covered";
+    fs::create_dir(directory).unwrap();
+    let files = [(0o600, "secret"), (0o644, "open")].map(|(mode, name)| {
+        let path = format!("{directory}/{name}");
+        fs::write(&path, "below\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    });
+    let _covered = Covered::mount(directory);
+    let state = State::without_template();
+    let (_provider, sandbox) = state.sandbox().await;
+    let read = Command::new("cat").args(files).user("root");
+    let output = sandbox.exec(read).await.unwrap();
+    assert_eq!(output.stdout_text(), "below\n");
+    assert!(output.stderr_text().contains("secret: No such file"));
 }
 
 #[tokio::test]

@@ -5,13 +5,20 @@
 
 use super::{Template, Tree, accounts, copy, secrets};
 use crate::linux::{record, zygote};
+use rustix::{
+    fs::{CWD, syncfs},
+    mount::{OpenTreeFlags, open_tree},
+};
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     collections::hash_map::DefaultHasher,
     fs,
     hash::{Hash, Hasher},
     io,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -173,6 +180,8 @@ fn make(templates: &Path, path: &Path) -> io::Result<()> {
     }
     make_root(&new.join("root"))?;
     make_usr(&new.join("usr"))?;
+    // Else a power cut could leave the name and lose the files, and the name is never made again.
+    syncfs(fs::File::open(&new)?)?;
     fs::rename(&new, path)
 }
 
@@ -223,7 +232,11 @@ fn make_usr(layer: &Path) -> io::Result<()> {
     ] {
         make_directory(&layer.join("local").join(name), 0o755)?;
     }
-    secrets::hide_unreadable(Path::new("/usr"), layer, HIDDEN_IN_USR)?;
+    // As sandboxes get it: without what is mounted on directories below, and with what these hold.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let usr = open_tree(CWD, "/usr", flags)?;
+    let shown = PathBuf::from(format!("/proc/self/fd/{}", usr.as_raw_fd()));
+    secrets::hide_unreadable(&shown, layer, HIDDEN_IN_USR)?;
     let sudo = layer.join("local/bin/sudo");
     fs::write(&sudo, zygote::AGENT)?;
     fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755))?;

@@ -22,28 +22,27 @@ pub(super) fn is_open(metadata: &Metadata) -> bool {
     }
 }
 
-/// Whether every user of the host may read `path`, through all the directories above it.
+/// Whether every user of the host may read the entry `path` itself, through all the directories above it, wherever links
+/// among these lead.
 pub(super) fn is_public(path: &Path) -> bool {
-    let open = |path: &Path| {
-        fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink() || is_open(&metadata))
-    };
-    path.ancestors().all(open)
+    let entry = fs::symlink_metadata(path);
+    let above = path.parent().map(fs::canonicalize);
+    let open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| is_open(&metadata));
+    entry.is_ok_and(|metadata| metadata.is_symlink() || is_open(&metadata))
+        && above.is_none_or(|above| above.is_ok_and(|above| above.ancestors().all(open)))
 }
 
-/// Whether some text in it has the form of an address with user and password: `://user:password@`.
+/// Whether some text in it has the form of an address with a user, who may be a token: `://token@` or
+/// `://user:password@`.
 pub(super) fn holds_password(contents: &[u8]) -> bool {
     let mut rest = contents;
     while let Some(at) = rest.windows(3).position(|window| window == b"://") {
         rest = &rest[at + 3..];
         let authority = rest
-            .split(|byte| matches!(byte, b'/' | b' ' | b'\t' | b'\n' | b'"' | b'\''))
+            .split(|byte| b"/?# \t\r\n\"'<>()".contains(byte))
             .next();
-        let user = authority.and_then(|text| {
-            text.iter()
-                .position(|byte| *byte == b'@')
-                .map(|at| &text[..at])
-        });
-        if user.is_some_and(|user| user.contains(&b':')) {
+        let user = authority.and_then(|text| text.iter().position(|byte| *byte == b'@'));
+        if user.is_some_and(|length| length > 0) {
             return true;
         }
     }
@@ -61,19 +60,22 @@ pub(super) fn hide_contents(directory: &Path) -> io::Result<()> {
 }
 
 /// Puts a whiteout into `layer` for all below `tree` that some users of the host may not read, but for the entries of
-/// `tree` named in `skip`.
+/// `tree` named in `skip`. What goes away meanwhile needs none.
 pub(super) fn hide_unreadable(tree: &Path, layer: &Path, skip: &[&str]) -> io::Result<()> {
-    for entry in fs::read_dir(tree)? {
+    let Some(entries) = unless_gone(fs::read_dir(tree))? else {
+        return Ok(());
+    };
+    for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
         if skip.iter().any(|skip| name == *skip) {
             continue;
         }
-        let metadata = entry.metadata()?;
-        let target = layer.join(&name);
-        if metadata.is_symlink() {
+        let Some(metadata) = unless_gone(entry.metadata())?.filter(|found| !found.is_symlink())
+        else {
             continue;
-        }
+        };
+        let target = layer.join(&name);
         if !is_open(&metadata) {
             make_parents(tree, layer)?;
             hide(&target)?;
@@ -82,6 +84,13 @@ pub(super) fn hide_unreadable(tree: &Path, layer: &Path, skip: &[&str]) -> io::R
         }
     }
     Ok(())
+}
+
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// The layer's directory takes the permissions of the one it lies on, because those are what is shown.
@@ -116,6 +125,12 @@ mod tests {
             b"deb https://user:secret@host/debian stable main"
         ));
         assert!(holds_password(b"a\nb://x:y@z"));
+        assert!(holds_password(
+            b"deb https://ghp_abc123@host/debian stable main"
+        ));
+        assert!(!holds_password(
+            b"see <https://host> or me@host, or ://@host"
+        ));
         assert!(!holds_password(b"deb https://host:8080/debian stable"));
         assert!(!holds_password(b"mail a:b@c"));
         assert!(!holds_password(b"https://host/path:with@sign"));
@@ -133,5 +148,23 @@ mod tests {
         // The file is open, but the directory above is not.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         assert!(!is_public(&file));
+    }
+
+    #[test]
+    fn links_open_no_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set_mode(directory.path(), 0o755);
+        let [closed, link] = ["closed", "link"].map(|name| directory.path().join(name));
+        fs::create_dir_all(closed.join("apt")).unwrap();
+        fs::write(closed.join("apt/list"), "secret").unwrap();
+        std::os::unix::fs::symlink("closed/apt", &link).unwrap();
+        assert!(is_public(&link.join("list")));
+        set_mode(&closed, 0o700);
+        assert!(!is_public(&link.join("list")));
+        // The link as such is everybody's to see.
+        assert!(is_public(&link));
     }
 }
