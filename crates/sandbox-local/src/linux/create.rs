@@ -3,20 +3,17 @@
 use super::{
     cgroup::Groups,
     host::Host,
+    init,
+    made::{ANSWER_WITHIN, Made, wait},
     provider::Shared,
     ranges, reap,
-    record::{self, Locked, Record, SOCKET, STORE, storage_error},
-    remove::remove_tree,
+    record::{Locked, Record, SOCKET, STORE, storage_error},
     seccomp, socket,
     template::{self, Template},
 };
-use rustix::{
-    event::{PollFd, PollFlags, Timespec},
-    process::Signal,
-};
+use rustix::process::Signal;
 use sandbox_agent::protocol::{
-    Blob, MAX_PACKET, VERSION,
-    agent::{Event, Request as AgentRequest},
+    Blob,
     zygote::{Create, Overlay},
 };
 use sandbox_core::{
@@ -42,8 +39,6 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Size of `/run` and of `/dev/shm`, in bytes; both count as memory of the sandbox.
 const TMPFS_SIZE: u64 = 64 * 1024 * 1024;
-/// How long a new PID 1 may take for its first answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A sandbox that was asked for, checked against what this provider can do.
 #[derive(Debug)]
@@ -55,17 +50,6 @@ pub(crate) struct Request {
     limits: Limits,
     env: BTreeMap<String, String>,
     metadata: BTreeMap<String, String>,
-}
-
-/// A sandbox that this program has made and keeps alive. Dropping it ends the sandbox and removes what it leaves.
-#[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) id: SandboxId,
-    pub(crate) ownership: Ownership,
-    pub(crate) pidfd: OwnedFd,
-    /// Closing it ends the sandbox.
-    lifeline: Option<OwnedFd>,
-    locked: Option<Locked>,
 }
 
 impl Request {
@@ -200,14 +184,14 @@ pub(crate) fn make(shared: &Shared, request: Request) -> Result<Made> {
         .map_err(|error| storage_error(error, "no record could be made"))?;
     match make_in(shared, request, &template, &id, &locked) {
         Ok((ownership, pidfd, lifeline)) => {
-            let mut made = Made {
+            let made = Made {
                 id,
                 ownership,
                 pidfd,
                 lifeline: Some(lifeline),
                 locked: Some(locked),
             };
-            made.hand_over(shared)?;
+            made.check(shared)?;
             Ok(made)
         }
         Err(error) => {
@@ -287,16 +271,22 @@ fn make_in(
             .chain(oom_counter.iter().map(AsFd::as_fd)),
     );
     let created = shared.zygote.create(&create, &fds)?;
-    if let Err(error) = record.groups.enter(created.pid) {
+    if let Err(error) = settle(created.pid, &record, locked) {
         let _ = rustix::process::pidfd_send_signal(&created.pidfd, Signal::KILL);
         wait(created.pidfd.as_fd(), ANSWER_WITHIN);
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the sandbox could not be put under its limits",
-        )
-        .with_source(error));
+        return Err(error);
     }
     Ok((request.ownership, created.pidfd, lifeline))
+}
+
+/// Puts a new PID 1 on record and under its limits.
+fn settle(pid: u32, record: &Record, locked: &Locked) -> Result<()> {
+    init::write(&locked.path, pid)
+        .map_err(|error| storage_error(error, "the sandbox's record could not be written"))?;
+    record.groups.enter(pid).map_err(|error| {
+        let message = "the sandbox could not be put under its limits";
+        Error::new(ErrorKind::Unavailable, message).with_source(error)
+    })
 }
 
 /// The limits that this machine can enforce; the rest is in the enforcement report.
@@ -380,110 +370,8 @@ fn make_store(locked: &Locked, template: &Template) -> io::Result<Vec<Overlay>> 
     Ok(overlays)
 }
 
-impl Made {
-    /// Asks the new PID 1 whether it is well, and lets a detached one go.
-    fn hand_over(&mut self, shared: &Shared) -> Result<()> {
-        let broken = |error: io::Error| {
-            Error::new(ErrorKind::Unavailable, "the new sandbox does not answer").with_source(error)
-        };
-        let request = match self.ownership {
-            Ownership::Detached => AgentRequest::Detach {},
-            _ => AgentRequest::Info { version: VERSION },
-        };
-        let directory = self.locked.as_ref().map(|locked| &locked.directory);
-        let directory = directory.ok_or_else(|| broken(io::ErrorKind::NotFound.into()))?;
-        let answer = ask(directory.as_fd(), &request).map_err(broken)?;
-        match (answer, self.ownership) {
-            (Event::Done {}, Ownership::Detached) => {
-                self.lifeline = None;
-                self.locked = None;
-                Ok(())
-            }
-            (
-                Event::Info {
-                    version: VERSION, ..
-                },
-                _,
-            ) => Ok(()),
-            (other, _) => {
-                tracing::debug!(?other, state = %shared.state.display(), "unexpected first answer");
-                Err(Error::new(
-                    ErrorKind::Protocol,
-                    "the new sandbox speaks another version of the protocol",
-                ))
-            }
-        }
-    }
-
-    /// Ends it at once and removes what it leaves.
-    pub(crate) fn kill(mut self) -> bool {
-        // A PID 1 on its way out answers no more: that sandbox is gone already.
-        let directory = self.locked.as_ref().map(|locked| locked.directory.as_fd());
-        let refused = directory.is_none_or(|directory| {
-            let connected = socket::connect(directory, SOCKET).map(drop);
-            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        });
-        let was_alive = !refused && !wait(self.pidfd.as_fd(), Duration::ZERO);
-        self.end();
-        was_alive
-    }
-
-    fn end(&mut self) {
-        let Some(locked) = self.locked.take() else {
-            self.lifeline = None;
-            return;
-        };
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        self.lifeline = None;
-        // Most of it goes while the kernel takes the sandbox apart; the rest, and what appears meanwhile, goes below.
-        let _ = remove_tree(&locked.path.join(STORE));
-        wait(self.pidfd.as_fd(), ANSWER_WITHIN);
-        clean(&locked);
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 fn clean(locked: &Locked) {
     if let Err(error) = reap::reap(locked) {
         tracing::warn!(record = %locked.path.display(), %error, "what a sandbox left behind could not be removed");
     }
-}
-
-/// Asks the PID 1 of the record in `directory` once.
-fn ask(directory: BorrowedFd<'_>, request: &AgentRequest) -> io::Result<Event> {
-    let connection = socket::connect(directory, SOCKET)?;
-    socket::send(connection.as_fd(), request, &[])?;
-    if !wait(connection.as_fd(), ANSWER_WITHIN) {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let (event, _) = socket::receive(connection.as_fd(), &mut vec![0; MAX_PACKET])?
-        .ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok(event)
-}
-
-/// Waits until a descriptor is readable, as a pidfd is when its process has ended; false if it takes too long.
-pub(crate) fn wait(fd: BorrowedFd<'_>, within: Duration) -> bool {
-    let within = Timespec {
-        tv_sec: within.as_secs() as i64,
-        tv_nsec: i64::from(within.subsec_nanos()),
-    };
-    loop {
-        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&within)) {
-            Err(rustix::io::Errno::INTR) => {}
-            ready => return ready.is_ok_and(|ready| ready > 0),
-        }
-    }
-}
-
-/// The record's directory for later use by its path.
-pub(crate) fn open_record(shared: &Shared, id: &SandboxId) -> Option<fs::File> {
-    record::is_id(id)
-        .then(|| fs::File::open(shared.records.path(id)).ok())
-        .flatten()
 }

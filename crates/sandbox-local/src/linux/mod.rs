@@ -8,6 +8,8 @@ mod files;
 mod host;
 #[cfg(test)]
 mod hostile;
+mod init;
+mod made;
 mod process;
 mod provider;
 mod ranges;

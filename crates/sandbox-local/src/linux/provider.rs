@@ -1,10 +1,11 @@
 //! `LocalProvider`: makes, finds and ends sandboxes on this machine.
 
 use super::{
-    create::{self, Made},
+    create,
     doctor::{self, Diagnosis},
     enforcement,
     host::Host,
+    made::{self, Made, Unclaimed},
     ranges,
     reap::{self, Pruned},
     record::{self, Record, Records},
@@ -14,7 +15,8 @@ use super::{
 };
 use crate::{LocalBuilder, sys};
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sandbox_agent::protocol::agent::Request;
 use sandbox_core::{
     BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ErrorKind,
     Limits, ListOptions, Ownership, Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider,
@@ -25,14 +27,27 @@ use std::{
     env,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::io::Interest;
 
 pub(crate) const NAME: &str = "local";
 
+/// How many sandboxes are asked at a time for a list, and how long each may take to answer.
+const INFOS_AT_ONCE: usize = 16;
+const INFO_WITHIN: Duration = Duration::from_secs(5);
+
 /// Sandboxes on this machine.
 ///
-/// Clones share everything. Owned sandboxes end when the last clone is dropped, and with the program at the latest.
+/// Clones share everything. Owned sandboxes end when the last clone or handle of theirs is dropped, and with the program at
+/// the latest.
+///
+/// # Behavior
+/// - That last drop waits until all owned sandboxes have ended at once and nothing is left of them: some milliseconds for
+///   each, and at worst ten seconds for one that the kernel does not end. Where no task may wait for that, `kill` them first,
+///   or drop in `spawn_blocking`.
+/// - A list goes on after a sandbox that does not answer in five seconds, or whose record cannot be read; for that one it
+///   yields an error with the context `id`.
 #[derive(Debug, Clone)]
 pub struct LocalProvider {
     pub(crate) shared: Arc<Shared>,
@@ -125,16 +140,17 @@ impl LocalProvider {
     /// `Internal` if the state directory cannot be read.
     pub fn leftovers(&self) -> Result<Pruned> {
         let failed = |error| record::storage_error(error, "the state directory could not be read");
-        let (living, sandboxes): (Vec<_>, Vec<_>) = self
-            .shared
-            .records
-            .ids()
-            .map_err(failed)?
-            .into_iter()
-            .partition(|id| self.shared.records.is_alive(id));
+        let (mut living, mut sandboxes) = (0, Vec::new());
+        for id in self.shared.records.ids().map_err(failed)? {
+            match self.shared.records.is_alive(&id) {
+                Ok(false) => sandboxes.push(id),
+                // What cannot be looked at is not removed either.
+                Ok(true) | Err(_) => living += 1,
+            }
+        }
         Ok(Pruned {
             sandboxes,
-            templates: template::outdated(&self.shared.state, !living.is_empty()),
+            templates: template::outdated(&self.shared.state, living > 0),
         })
     }
 
@@ -154,8 +170,45 @@ impl LocalProvider {
         Ok(pruned)
     }
 
+    /// Hands a new sandbox to the caller of `create`, who is there to take it; dropping this future ends the sandbox.
+    async fn claim(&self, new: Unclaimed) -> Result<Arc<dyn Sandbox>> {
+        let lost = || Error::new(ErrorKind::Internal, "the new sandbox was lost");
+        let made = new.made().ok_or_else(lost)?;
+        let (sandbox, ownership) = (self.handle(&made.id), made.ownership);
+        if ownership == Ownership::Detached {
+            let agreed = sandbox.link.tell(&Request::Detach {});
+            agreed.await.map_err(made::mute)?;
+        }
+        // Nothing is awaited any more: either the caller gets it now, or it has ended.
+        let made = new.claim().ok_or_else(lost)?;
+        match ownership {
+            Ownership::Detached => made.let_go(),
+            _ => self.shared.own(made),
+        }
+        Ok(sandbox)
+    }
+
     fn handle(&self, id: &SandboxId) -> Arc<LocalSandbox> {
-        Arc::new(LocalSandbox::new(Arc::clone(&self.shared), id.clone()))
+        let shared = Arc::clone(&self.shared);
+        Arc::new(LocalSandbox::new(shared, id.clone(), None))
+    }
+
+    /// What a listed sandbox says of itself; `None` if it has ended while we were looking.
+    async fn listed(self, id: SandboxId, record: Result<Record>) -> Option<Result<SandboxInfo>> {
+        let info = async {
+            let shared = Arc::clone(&self.shared);
+            let sandbox = LocalSandbox::new(shared, id.clone(), Some(record?));
+            let silent = || Error::new(ErrorKind::Unavailable, "the sandbox does not answer");
+            let info = tokio::time::timeout(INFO_WITHIN, sandbox.info());
+            info.await.unwrap_or_else(|_| Err(silent()))
+        };
+        match info.await {
+            Err(error) if error.kind() == ErrorKind::SandboxNotFound => None,
+            info => Some(info.map_err(|error| {
+                let error = error.with_provider(NAME).with_operation("list");
+                error.with_context("id", id)
+            })),
+        }
     }
 }
 
@@ -177,22 +230,13 @@ impl SandboxProvider for LocalProvider {
     async fn create(&self, options: CreateOptions) -> Result<Arc<dyn Sandbox>> {
         let request = create::Request::check(&self.shared, options)?;
         let shared = Arc::clone(&self.shared);
-        let id = blocking(move || {
-            let made = create::make(&shared, request)?;
-            let id = made.id.clone();
-            if made.ownership == Ownership::Owned {
-                shared
-                    .owned
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(id.clone(), made);
-            }
-            Ok(id)
-        })
-        .await
-        .map_err(|error| error.with_provider(NAME).with_operation("create"))?;
-        self.shared.watch(&id);
-        Ok(self.handle(&id))
+        let create = async {
+            let make = move || create::make(&shared, request).map(Unclaimed::new);
+            self.claim(blocking(make).await?).await
+        };
+        create
+            .await
+            .map_err(|error| error.with_provider(NAME).with_operation("create"))
     }
 
     async fn connect(&self, id: &SandboxId, options: ConnectOptions) -> Result<Arc<dyn Sandbox>> {
@@ -214,29 +258,23 @@ impl SandboxProvider for LocalProvider {
     fn list(&self, options: ListOptions) -> BoxStream<'static, Result<SandboxInfo>> {
         let provider = self.clone();
         let wanted = options.metadata.unwrap_or_default();
+        let fits = move |record: &Record| {
+            wanted
+                .iter()
+                .all(|(key, value)| record.metadata.get(key) == Some(value))
+        };
         stream::once(async move {
-            let records = provider.shared.living();
-            let fits = move |record: &Record| {
-                wanted
-                    .iter()
-                    .all(|(key, value)| record.metadata.get(key) == Some(value))
-            };
-            let ids = records
+            let shared = Arc::clone(&provider.shared);
+            let living = blocking(move || shared.living()).await?;
+            let listed = living
                 .into_iter()
-                .filter(move |record| fits(record))
-                .map(|record| record.id);
-            stream::iter(ids).filter_map(move |id| {
-                let sandbox = provider.handle(&id);
-                async move {
-                    match sandbox.info().await {
-                        // It ended while we were looking.
-                        Err(error) if error.kind() == ErrorKind::SandboxNotFound => None,
-                        info => Some(info),
-                    }
-                }
-            })
+                .filter(move |(_, record)| record.as_ref().map_or(true, &fits))
+                .map(move |(id, record)| provider.clone().listed(id, record));
+            Ok(stream::iter(listed)
+                .buffered(INFOS_AT_ONCE)
+                .filter_map(|listed| async { listed }))
         })
-        .flatten()
+        .try_flatten()
         .boxed()
     }
 
@@ -256,13 +294,28 @@ impl Templates for LocalProvider {
 }
 
 impl Shared {
-    /// Records of living sandboxes, oldest first.
-    pub(crate) fn living(&self) -> Vec<Record> {
-        let ids = self.records.ids().unwrap_or_default();
-        let alive = ids.iter().filter(|id| self.records.is_alive(id));
-        let mut records: Vec<Record> = alive.filter_map(|id| self.records.read(id)).collect();
-        records.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
-        records
+    /// Living sandboxes with their records, oldest first. Those whose record cannot be read come last.
+    pub(crate) fn living(&self) -> Result<Vec<(SandboxId, Result<Record>)>> {
+        let failed = |error| record::storage_error(error, "the sandbox's record could not be read");
+        let ids = self.records.ids().map_err(|error| {
+            record::storage_error(error, "the state directory could not be read")
+        })?;
+        let mut living = Vec::new();
+        for id in ids {
+            let record = match self.records.is_alive(&id) {
+                Ok(false) => continue,
+                Ok(true) => self.records.read(&id),
+                Err(error) => Err(error),
+            };
+            if let Some(record) = record.map_err(failed).transpose() {
+                living.push((id, record));
+            }
+        }
+        living.sort_by_key(|(id, record)| {
+            let created = record.as_ref().map_or(u64::MAX, |record| record.created_ms);
+            (created, id.clone())
+        });
+        Ok(living)
     }
 
     /// Takes an owned sandbox out of our hands; to drop it is to end it.
@@ -273,16 +326,16 @@ impl Shared {
             .remove(id)
     }
 
-    /// Cleans up after an owned sandbox as soon as it ends by itself.
-    fn watch(self: &Arc<Self>, id: &SandboxId) {
-        let ended = {
-            let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
-            owned.get(id).and_then(|made| made.pidfd.try_clone().ok())
-        };
-        let Some(ended) = ended.and_then(|pidfd| sys::watch(pidfd, Interest::READABLE).ok()) else {
+    /// Keeps an owned sandbox until it is killed or dropped, and cleans up as soon as it ends by itself.
+    fn own(self: &Arc<Self>, made: Made) {
+        let (id, ended) = (made.id.clone(), made.pidfd.try_clone());
+        let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        owned.insert(id.clone(), made);
+        drop(owned);
+        let Ok(ended) = ended.and_then(|pidfd| sys::watch(pidfd, Interest::READABLE)) else {
             return;
         };
-        let (shared, id) = (Arc::downgrade(self), id.clone());
+        let shared = Arc::downgrade(self);
         tokio::spawn(async move {
             let _ = ended.readable().await;
             let Some(made) = shared.upgrade().and_then(|shared| shared.disown(&id)) else {
@@ -290,6 +343,14 @@ impl Shared {
             };
             let _ = tokio::task::spawn_blocking(move || drop(made)).await;
         });
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let owned = self.owned.get_mut();
+        let owned = std::mem::take(owned.unwrap_or_else(PoisonError::into_inner));
+        made::end_all(owned.into_values());
     }
 }
 
@@ -305,48 +366,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn leftovers_are_shown_before_they_are_removed() {
-        let state = tempfile::tempdir().unwrap();
-        let left = state.path().join("sandboxes/sleft");
-        let builder = LocalProvider::builder().state_dir(state.path());
-        let provider = builder.clone().keep_leftovers().build().unwrap();
-        fs::create_dir(&left).unwrap();
-        let (living, _lock) = provider.shared.records.add().unwrap();
-        let ids = vec![SandboxId::new("sleft")];
-        assert_eq!(provider.leftovers().unwrap().sandboxes, ids);
-        assert!(left.exists());
-        assert_eq!(provider.prune().unwrap().sandboxes, ids);
-        assert_eq!(provider.leftovers().unwrap(), Pruned::default());
-        assert!(!left.exists() && provider.shared.records.is_alive(&living));
-    }
-
-    #[test]
-    fn opening_removes_leftovers_unless_told_to_keep_them() {
-        let state = tempfile::tempdir().unwrap();
-        let left = state.path().join("sandboxes/sleft");
-        fs::create_dir_all(&left).unwrap();
-        let builder = LocalProvider::builder().state_dir(state.path());
-        builder.clone().keep_leftovers().build().unwrap();
-        assert!(left.exists());
-        builder.build().unwrap();
-        assert!(!left.exists());
-    }
-
-    #[test]
-    fn a_state_directory_that_cannot_be_used_is_a_failed_check() {
-        let builder = LocalProvider::builder().state_dir("/proc/sandbox");
-        let diagnosis = builder.doctor();
-        assert!(!diagnosis.is_ready());
-        let failed = diagnosis
-            .checks
-            .iter()
-            .rfind(|check| check.verdict == doctor::Verdict::Fail)
-            .unwrap();
-        assert!(failed.fix.is_some());
-    }
-}
+mod tests;

@@ -21,7 +21,12 @@ pub struct Pruned {
 
 /// Removes all that exists because of the record, and the record last.
 pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
-    match locked.read() {
+    let record = match locked.read() {
+        // Half-written when the machine stopped: nothing but files can be left of it.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+        record => record?,
+    };
+    match record {
         Some(record) => {
             record.groups.remove()?;
             ranges::give_back(record.range, &locked.path);
@@ -34,16 +39,20 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
     remove_tree(&locked.path)
 }
 
-/// Removes what sandboxes that are over have left; those that live or are being made are not touched.
+/// Removes what sandboxes that are over have left; those that live or are being made are not touched. What cannot be
+/// removed is said and stays.
 pub(crate) fn reap_all(records: &Records) -> io::Result<Vec<SandboxId>> {
     let mut reaped = Vec::new();
     for id in records.ids()? {
-        if let Some(locked) = records.try_lock(&id)? {
-            match reap(&locked) {
-                Ok(()) => reaped.push(id),
-                Err(error) => {
-                    tracing::warn!(%id, %error, "what this sandbox left behind could not be removed")
-                }
+        let removed = match records.try_lock(&id) {
+            Ok(Some(locked)) => reap(&locked).map(|()| true),
+            other => other.map(|_| false),
+        };
+        match removed {
+            Ok(true) => reaped.push(id),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%id, %error, "what this sandbox left behind could not be removed");
             }
         }
     }

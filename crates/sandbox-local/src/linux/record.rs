@@ -5,7 +5,10 @@
 //! has found something that is over, and may remove what is left.
 
 use super::cgroup::Groups;
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use rustix::{
+    fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags},
+    io::Errno,
+};
 use sandbox_core::{Error, ErrorKind, Limits, Ownership, Result, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -17,6 +20,7 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -25,6 +29,9 @@ const RECORD: &str = "record.json";
 pub(crate) const SOCKET: &str = "sock";
 /// Name of the directory of changed files in a record's directory.
 pub(crate) const STORE: &str = "store";
+
+/// How often others may be found looking at a lock that is to be taken.
+const LOOKERS: u32 = 1000;
 
 /// What is known of a sandbox without asking it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,18 +98,34 @@ impl Records {
         self.directory.join(id.as_str())
     }
 
-    /// Ids of all records, in no order.
+    /// Ids of all records, in no order. What else is in the directory is not ours.
     pub(crate) fn ids(&self) -> io::Result<Vec<SandboxId>> {
-        let entries = fs::read_dir(&self.directory)?;
-        entries
-            .map(|entry| Ok(SandboxId::new(entry?.file_name().to_string_lossy())))
-            .collect()
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let id = SandboxId::new(entry.file_name().to_string_lossy());
+            if is_id(&id) && entry.file_type()?.is_dir() {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Opens the directory of a record, for later use by its path; `None` if there is none.
+    pub(crate) fn open_directory(&self, id: &SandboxId) -> io::Result<Option<File>> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        unless_gone(File::open(self.path(id)))
     }
 
     /// Reads a record; `None` if there is none (yet).
-    pub(crate) fn read(&self, id: &SandboxId) -> Option<Record> {
+    ///
+    /// # Errors
+    /// `InvalidData` if it is not one that this version can read.
+    pub(crate) fn read(&self, id: &SandboxId) -> io::Result<Option<Record>> {
         if !is_id(id) {
-            return None;
+            return Ok(None);
         }
         read(&self.path(id))
     }
@@ -117,11 +140,18 @@ impl Records {
     }
 
     /// Whether the sandbox lives or is being made.
-    pub(crate) fn is_alive(&self, id: &SandboxId) -> bool {
-        let Ok(lock) = File::open(self.path(id).join("lock")) else {
-            return false;
+    pub(crate) fn is_alive(&self, id: &SandboxId) -> io::Result<bool> {
+        if !is_id(id) {
+            return Ok(false);
+        }
+        let Some(lock) = unless_gone(File::open(self.path(id).join("lock")))? else {
+            return Ok(false);
         };
-        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Writes a new record, refusing a name that a living sandbox has.
@@ -132,21 +162,26 @@ impl Records {
         };
         let names = File::create(self.directory.join("../names.lock")).map_err(failed)?;
         names.lock().map_err(failed)?;
-        let mut others = self
-            .ids()
-            .map_err(failed)?
-            .into_iter()
-            .filter(|id| *id != record.id);
-        if others.any(|id| {
-            self.is_alive(&id)
-                && self
-                    .read(&id)
-                    .is_some_and(|other| other.name.as_ref() == Some(name))
-        }) {
-            let message = "a sandbox of this name exists, kill it or choose another name";
-            return Err(Error::new(ErrorKind::AlreadyExists, message).with_context("name", name));
+        for id in self.ids().map_err(failed)? {
+            if id != record.id && self.has_name(&id, name).map_err(failed)? {
+                let message = "a sandbox of this name exists, kill it or choose another name";
+                return Err(
+                    Error::new(ErrorKind::AlreadyExists, message).with_context("name", name)
+                );
+            }
         }
         write(&locked.path, record).map_err(failed)
+    }
+
+    /// Whether this sandbox lives and has this name. One whose record cannot be understood has none.
+    fn has_name(&self, id: &SandboxId, name: &str) -> io::Result<bool> {
+        if !self.is_alive(id)? {
+            return Ok(false);
+        }
+        match self.read(id) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(false),
+            other => Ok(other?.is_some_and(|other| other.name.as_deref() == Some(name))),
+        }
     }
 }
 
@@ -156,50 +191,74 @@ impl Locked {
     }
 
     /// Reads the record, if it was written.
-    pub(crate) fn read(&self) -> Option<Record> {
+    ///
+    /// # Errors
+    /// As [`Records::read`].
+    pub(crate) fn read(&self) -> io::Result<Option<Record>> {
         read(&self.path)
     }
 }
 
-fn lock(path: PathBuf) -> io::Result<Option<Locked>> {
-    let gone = |error: io::Error| {
-        if error.kind() == io::ErrorKind::NotFound {
+/// `None` where something is not there: only that is a sandbox that is gone, and every other failure is one.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             Ok(None)
-        } else {
-            Err(error)
         }
-    };
-    let lock = match OpenOptions::new()
+        result => result.map(Some),
+    }
+}
+
+fn lock(path: PathBuf) -> io::Result<Option<Locked>> {
+    let opened = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path.join("lock"))
-    {
-        Ok(lock) => lock,
-        Err(error) => return gone(error),
+        .open(path.join("lock"));
+    let Some(lock) = unless_gone(opened)? else {
+        return Ok(None);
     };
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
     // Between opening and locking somebody else may have removed it all.
-    if lock.metadata()?.nlink() == 0 {
+    if !take(&lock)? || lock.metadata()?.nlink() == 0 {
         return Ok(None);
     }
-    match File::open(&path) {
-        Ok(directory) => Ok(Some(Locked {
-            path,
-            directory,
-            lock,
-        })),
-        Err(error) => gone(error),
-    }
+    let directory = unless_gone(File::open(&path))?;
+    Ok(directory.map(|directory| Locked {
+        path,
+        directory,
+        lock,
+    }))
 }
 
-fn read(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&fs::read(path.join(RECORD)).ok()?).ok()
+/// Takes a lock, unless somebody holds it. Those who only look whether it is held share it for a moment, and are waited for.
+fn take(lock: &File) -> io::Result<bool> {
+    for _ in 0..LOOKERS {
+        match flock(lock, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            shared => shared?,
+        }
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            // Now it is not even shared.
+            Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(1)),
+            exclusive => return exclusive.map(|()| true).map_err(Into::into),
+        }
+    }
+    Ok(false)
+}
+
+fn read(path: &Path) -> io::Result<Option<Record>> {
+    let text = unless_gone(fs::read(path.join(RECORD)))?;
+    text.map(|text| {
+        serde_json::from_slice(&text)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    })
+    .transpose()
 }
 
 fn write(path: &Path, record: &Record) -> io::Result<()> {
@@ -279,11 +338,51 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let records = Records::open(state.path()).unwrap();
         let (id, locked) = records.add().unwrap();
-        assert!(records.is_alive(&id));
+        assert!(records.is_alive(&id).unwrap());
         assert!(records.try_lock(&id).unwrap().is_none());
         drop(locked);
-        assert!(!records.is_alive(&id));
+        assert!(!records.is_alive(&id).unwrap());
         assert!(records.try_lock(&id).unwrap().is_some());
+    }
+
+    #[test]
+    fn who_only_looks_does_not_keep_others_from_taking_the_lock() {
+        let state = tempfile::tempdir().unwrap();
+        let records = Records::open(state.path()).unwrap();
+        let (id, locked) = records.add().unwrap();
+        drop(locked);
+        let lock = File::open(records.path(&id).join("lock")).unwrap();
+        lock.lock_shared().unwrap();
+        let taker = {
+            let (records, id) = (records.clone(), id.clone());
+            thread::spawn(move || records.try_lock(&id))
+        };
+        // Others who look see no sandbox meanwhile, however often they do.
+        while !taker.is_finished() {
+            let _ = records.is_alive(&id).unwrap();
+            lock.unlock().unwrap();
+        }
+        assert!(taker.join().unwrap().unwrap().is_some());
+    }
+
+    #[test]
+    fn only_what_is_not_there_is_gone() {
+        let state = tempfile::tempdir().unwrap();
+        let records = Records::open(state.path()).unwrap();
+        let (none, file, odd) = ("none", "file", "odd");
+        fs::write(records.directory.join(file), "").unwrap();
+        fs::create_dir_all(records.directory.join(odd).join("lock")).unwrap();
+        fs::write(records.directory.join(odd).join(RECORD), "{}").unwrap();
+        let id = |name: &str| SandboxId::new(name);
+        for gone in [none, file].map(id) {
+            assert!(records.read(&gone).unwrap().is_none());
+            assert!(!records.is_alive(&gone).unwrap());
+            assert!(records.try_lock(&gone).unwrap().is_none());
+        }
+        let error = records.read(&id(odd)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(records.try_lock(&id(odd)).is_err());
+        assert_eq!(records.ids().unwrap(), [id(odd)]);
     }
 
     #[test]
@@ -293,7 +392,9 @@ mod tests {
         for id in ["", "..", "../x", "a/b", "A", "a\0", &"a".repeat(33)] {
             let id = SandboxId::new(id);
             assert!(!is_id(&id), "{id}");
-            assert!(records.read(&id).is_none());
+            assert!(records.read(&id).unwrap().is_none());
+            assert!(records.open_directory(&id).unwrap().is_none());
+            assert!(!records.is_alive(&id).unwrap());
             assert!(records.try_lock(&id).unwrap().is_none());
         }
         assert!(is_id(&new_id().unwrap()));

@@ -1,12 +1,14 @@
 //! A handle to one sandbox: talks to its PID 1 through the socket in its record.
 
 use super::{
-    create::{check_lifetime, open_record, wait},
+    create::check_lifetime,
     files::LocalFiles,
+    init,
+    made::{left_behind, still_there, wait},
     process,
     provider::{NAME, Shared, blocking},
     reap,
-    record::{Record, SOCKET},
+    record::{Record, SOCKET, storage_error},
     socket::{self, Connection},
 };
 use async_trait::async_trait;
@@ -31,6 +33,12 @@ use tokio::time::Instant;
 /// How long a sandbox may have too many connections waiting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long a sandbox may take to end when it is asked to.
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long it may take to end when it is killed.
+const KILLED_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// How long the end of a sandbox may take until somebody else's program is trusted to clean up.
 const CLEANED_WITHIN: Duration = Duration::from_secs(2);
@@ -87,7 +95,10 @@ impl Link {
 
     /// A new connection; `None` if too many wait to be accepted.
     fn try_connect(&self) -> Result<Option<OwnedFd>> {
-        let directory = open_record(&self.shared, &self.id).ok_or_else(|| self.gone())?;
+        let directory = self.shared.records.open_directory(&self.id);
+        let directory = directory
+            .map_err(|error| self.failed(error))?
+            .ok_or_else(|| self.gone())?;
         match socket::connect(directory.as_fd(), SOCKET) {
             Ok(connection) => Ok(Some(connection)),
             Err(error) => match error.kind() {
@@ -142,10 +153,9 @@ impl Link {
         if let Some(record) = self.record.get() {
             return Ok(record);
         }
-        let record = self
-            .shared
-            .records
-            .read(&self.id)
+        let record = self.shared.records.read(&self.id);
+        let record = record
+            .map_err(|error| storage_error(error, "the sandbox's record could not be read"))?
             .ok_or_else(|| self.gone())?;
         Ok(self.record.get_or_init(|| record))
     }
@@ -195,11 +205,12 @@ pub(crate) fn unexpected(event: Event) -> Error {
 }
 
 impl LocalSandbox {
-    pub(crate) fn new(shared: Arc<Shared>, id: SandboxId) -> Self {
+    /// A handle; `record` is what was read of it already.
+    pub(crate) fn new(shared: Arc<Shared>, id: SandboxId, record: Option<Record>) -> Self {
         let link = Arc::new(Link {
             shared: Arc::clone(&shared),
             id,
-            record: OnceLock::new(),
+            record: record.map(OnceLock::from).unwrap_or_default(),
         });
         let files = LocalFiles::new(Arc::clone(&link));
         Self {
@@ -270,7 +281,7 @@ impl Sandbox for LocalSandbox {
                 // An ending PID 1 closes its socket a moment before it is gone, and calls find no sandbox from then on.
                 let found = link.try_connect();
                 let is_over = found.is_err_and(|error| error.kind() == ErrorKind::SandboxNotFound);
-                Ok(made.kill() && !is_over)
+                Ok(made.kill()? && !is_over)
             }
             None => end(&shared, &link),
         })
@@ -291,43 +302,74 @@ impl Sandbox for LocalSandbox {
     }
 }
 
-/// Ends a sandbox that another program has made.
+/// Ends a sandbox that another program has made. Returns whether it lived; it is over afterwards, or it is an error.
 fn end(shared: &Shared, link: &Link) -> Result<bool> {
     let connection = match link.try_connect() {
-        Err(error) if error.kind() == ErrorKind::SandboxNotFound => {
-            clean_up(shared, link)?;
-            return Ok(false);
-        }
-        connection => connection?,
+        Err(error) if error.kind() == ErrorKind::SandboxNotFound => None,
+        connection => Some(connection?),
     };
-    // A PID 1 that takes no connections is not asked. Else this one is readable, at its end, when PID 1 is gone.
-    let has_ended = connection.is_some_and(|connection| {
+    let init = init_of(shared, link)?;
+    let Some(connection) = connection else {
+        // It takes a moment from the end of its sockets to its own.
+        if init.is_some_and(|init| !wait(init.as_fd(), ASKED_WITHIN)) {
+            return Err(still_there());
+        }
+        clean_up(shared, link)?;
+        return Ok(false);
+    };
+    let is_over = |within| match &init {
+        Some(init) => Ok(wait(init.as_fd(), within)),
+        None => lock_is_free(shared, link, within),
+    };
+    // A PID 1 that takes no connections is not asked. Else this one is readable, at its end, when PID 1 is on its way out.
+    let is_leaving = connection.is_some_and(|connection| {
         socket::send(connection.as_fd(), &Request::Shutdown {}, &[]).is_ok()
-            && wait(connection.as_fd(), Duration::from_secs(2))
+            && wait(connection.as_fd(), ASKED_WITHIN)
     });
-    if let (false, Ok(record)) = (has_ended, link.record()) {
-        record.groups.remove().map_err(|error| link.failed(error))?;
+    if !(is_leaving && is_over(ASKED_WITHIN)?) {
+        if let Some(init) = &init {
+            // It fails only for what has ended.
+            let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
+        }
+        let removed = link.record().map(|record| record.groups.remove());
+        if !is_over(KILLED_WITHIN)? {
+            return Err(still_there());
+        }
+        removed?.map_err(left_behind)?;
     }
     clean_up(shared, link)?;
     Ok(true)
 }
 
-/// Removes what an ended sandbox has left. Its owner may do the same, if it has one; whoever comes first does it.
-fn clean_up(shared: &Shared, link: &Link) -> Result<()> {
-    let internal = |error: io::Error| {
-        Error::new(
-            ErrorKind::Internal,
-            "what the sandbox left behind could not be removed",
-        )
-        .with_source(error)
+/// The PID 1 of a sandbox that another program has made; `None` if that is not known yet.
+fn init_of(shared: &Shared, link: &Link) -> Result<Option<OwnedFd>> {
+    let Ok(record) = link.record() else {
+        return Ok(None);
     };
-    let deadline = time::Instant::now() + CLEANED_WITHIN;
-    // PID 1 closes its sockets shortly before the lock.
-    while shared.records.is_alive(&link.id) && time::Instant::now() < deadline {
+    init::open(&shared.records.path(&link.id), record.range).map_err(|error| link.failed(error))
+}
+
+/// Waits until nobody holds the sandbox's lock; false if it takes too long.
+fn lock_is_free(shared: &Shared, link: &Link, within: Duration) -> Result<bool> {
+    let deadline = time::Instant::now() + within;
+    loop {
+        let is_alive = shared.records.is_alive(&link.id);
+        if !is_alive.map_err(|error| link.failed(error))? {
+            return Ok(true);
+        }
+        if time::Instant::now() > deadline {
+            return Ok(false);
+        }
         thread::sleep(Duration::from_millis(1));
     }
-    if let Some(locked) = shared.records.try_lock(&link.id).map_err(internal)? {
-        reap::reap(&locked).map_err(internal)?;
+}
+
+/// Removes what an ended sandbox has left. Its owner may do the same, if it has one; whoever comes first does it.
+fn clean_up(shared: &Shared, link: &Link) -> Result<()> {
+    // PID 1 closes its sockets shortly before the lock, and an owner holds that until it has cleaned up.
+    lock_is_free(shared, link, CLEANED_WITHIN)?;
+    if let Some(locked) = shared.records.try_lock(&link.id).map_err(left_behind)? {
+        reap::reap(&locked).map_err(left_behind)?;
     }
     Ok(())
 }

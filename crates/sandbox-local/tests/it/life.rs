@@ -5,6 +5,7 @@ use futures_util::TryStreamExt;
 use sandbox_core::{ConnectOptions, ListOptions, prelude::*};
 use sandbox_local::LocalProvider;
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::{Child, Stdio},
     time::Duration,
@@ -67,6 +68,29 @@ async fn the_end_of_a_lifetime_ends_the_sandbox_and_cleans_up() {
         ErrorKind::SandboxNotFound
     );
     assert!(!provider.kill(&id).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_no_longer_waits_for_a_sandbox_leaves_none_behind() {
+    let state = State::new();
+    let provider = state.provider();
+    // Makes the template.
+    let first = provider.create(CreateOptions::new()).await.unwrap();
+    first.kill().await.unwrap();
+    for moment in 0..40 {
+        let ownership = [Ownership::Detached, Ownership::Owned][moment % 2];
+        let create = provider.create(CreateOptions::new().ownership(ownership));
+        let patience = Duration::from_micros(moment as u64 * 500);
+        if let Ok(sandbox) = tokio::time::timeout(patience, create).await {
+            sandbox.unwrap().kill().await.unwrap();
+        }
+    }
+    let records = || {
+        fs::read_dir(state.path().join("sandboxes"))
+            .unwrap()
+            .count()
+    };
+    until("nothing is left of any sandbox", || records() == 0).await;
 }
 
 #[tokio::test]

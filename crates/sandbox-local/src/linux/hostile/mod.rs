@@ -206,7 +206,10 @@ async fn a_peer_that_accepts_nothing_does_not_block() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let error = planted.sandbox.files().read_bytes("/x").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    // There is nothing to end but what the cgroups hold.
+    // Nothing says who is to be killed, and somebody still holds the lock.
+    let error = planted.sandbox.kill().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    drop(locked);
     assert!(planted.sandbox.kill().await.unwrap());
 }
 

@@ -1,0 +1,97 @@
+//! The PID 1 of a sandbox as this machine knows it, for those who must be sure that it has ended.
+//!
+//! A record names it by its PID and the time of its start, which no later process of that number shares.
+
+use super::ranges;
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use std::{fs, io, os::fd::OwnedFd, path::Path};
+
+/// Name of the file in a record's directory.
+const FILE: &str = "init";
+
+/// Writes into the record's directory who its PID 1 is.
+pub(crate) fn write(record: &Path, pid: u32) -> io::Result<()> {
+    let (started, _) = facts(pid)?.ok_or(io::ErrorKind::NotFound)?;
+    fs::write(record.join(FILE), format!("{pid} {started}\n"))
+}
+
+/// A descriptor of the PID 1 of the record in this directory, readable when it has ended. `None` if it is gone, or none
+/// was written.
+///
+/// Only a process with the ids of the record's `range` is taken for it.
+pub(crate) fn open(record: &Path, range: u32) -> io::Result<Option<OwnedFd>> {
+    let text = match fs::read_to_string(record.join(FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut numbers = text
+        .split_whitespace()
+        .map_while(|word| word.parse::<u64>().ok());
+    let pid = numbers.next().and_then(|pid| i32::try_from(pid).ok());
+    let (Some(pid), Some(started)) = (pid.and_then(Pid::from_raw), numbers.next()) else {
+        return Ok(None);
+    };
+    // Opened first: what is found out afterwards is then true of it, or of a later process, which does not fit.
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let ids = ranges::base(range)..ranges::base(range) + ranges::COUNT;
+    let fits = |(since, uid): (u64, u32)| since == started && ids.contains(&uid);
+    Ok(facts(pid.as_raw_nonzero().get().cast_unsigned())?
+        .is_some_and(fits)
+        .then_some(pidfd))
+}
+
+/// When a process was started, in ticks since the machine was, and its real uid. `None` if it is gone.
+fn facts(pid: u32) -> io::Result<Option<(u64, u32)>> {
+    let read = |name: &str| match fs::read_to_string(format!("/proc/{pid}/{name}")) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
+        {
+            Ok(None)
+        }
+        text => text.map(Some),
+    };
+    let (Some(stat), Some(status)) = (read("stat")?, read("status")?) else {
+        return Ok(None);
+    };
+    // After the name, which may hold anything: `state ppid ...`, and `starttime` is the twentieth of these.
+    let started = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.split(' ').nth(19));
+    let uid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|line| line.split_whitespace().next());
+    let found = started
+        .and_then(|text| text.parse().ok())
+        .zip(uid.and_then(|text| text.parse().ok()));
+    found
+        .map(Some)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_process_of_that_number_is_not_taken_for_it() {
+        let record = tempfile::tempdir().unwrap();
+        assert!(open(record.path(), 1).unwrap().is_none());
+        // This very process: the right number and start, but no process of a sandbox.
+        write(record.path(), std::process::id()).unwrap();
+        assert!(open(record.path(), 1).unwrap().is_none());
+        for text in ["", "x", "1", "-1 5", "0 0", "4194305 1", "99999999999 1"] {
+            fs::write(record.path().join(FILE), text).unwrap();
+            assert!(open(record.path(), 1).unwrap().is_none(), "{text}");
+        }
+    }
+}
