@@ -23,12 +23,16 @@ cases! { "timeout":
 }
 
 const SHORT: Duration = Duration::from_secs(1);
+/// Enough for a program to start and say so, on a slow machine too.
+const TO_START: Duration = Duration::from_secs(3);
 const GRACE: Duration = Duration::from_millis(200);
 
 async fn keeps_what_was_said(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
     let script = "echo out; echo more; printf half; sleep 1000; echo late";
-    let output = sandbox.exec(Command::shell(script).timeout(SHORT)).await?;
+    let output = sandbox
+        .exec(Command::shell(script).timeout(TO_START))
+        .await?;
     same(output.status, ExitStatus::TimedOut, "exit")?;
     same(output.status.code(), 124, "exit as a number")?;
     same_bytes(output.stdout, "out\nmore\nhalf", "output until then")
@@ -51,7 +55,7 @@ async fn lets_a_program_clean_up(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
     let script = "trap 'echo cleaned; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
     let command = Command::shell(script)
-        .timeout(SHORT)
+        .timeout(TO_START)
         .grace(Duration::from_secs(60));
     let output = sandbox.exec(command).await?;
     same(output.status, ExitStatus::TimedOut, "exit")?;
@@ -62,7 +66,7 @@ async fn ends_a_program_that_does_not_listen(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
     let script = "trap '' TERM INT HUP; echo ready; while :; do sleep 1000; done";
     let output = sandbox
-        .exec(Command::shell(script).timeout(SHORT).grace(GRACE))
+        .exec(Command::shell(script).timeout(TO_START).grace(GRACE))
         .await?;
     same(output.status, ExitStatus::TimedOut, "exit")?;
     same_bytes(output.stdout, "ready\n", "output")
@@ -71,9 +75,7 @@ async fn ends_a_program_that_does_not_listen(case: &Case) -> Result {
 async fn reaches_double_forked_children(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
     let script = format!("{DOUBLE_FORK} sleep 1000");
-    let command = Command::shell(script)
-        .timeout(Duration::from_secs(3))
-        .grace(GRACE);
+    let command = Command::shell(script).timeout(TO_START).grace(GRACE);
     let output = sandbox.exec(command).await?;
     same(output.status, ExitStatus::TimedOut, "exit")?;
     same_bytes(output.stdout, "ready\n", "output")?;
@@ -85,7 +87,7 @@ async fn does_not_wait_for_a_pipe_that_is_held_open(case: &Case) -> Result {
     // This child holds the pipe, is in another session and does not listen.
     let script = "(setsid sh -c 'trap \"\" TERM; sleep 1000' &); echo ready; sleep 1000";
     let output = sandbox
-        .exec(Command::shell(script).timeout(SHORT).grace(GRACE))
+        .exec(Command::shell(script).timeout(TO_START).grace(GRACE))
         .await?;
     same(output.status, ExitStatus::TimedOut, "exit")?;
     same_bytes(output.stdout, "ready\n", "output")
@@ -94,7 +96,7 @@ async fn does_not_wait_for_a_pipe_that_is_held_open(case: &Case) -> Result {
 async fn fires_while_nobody_reads(case: &Case) -> Result {
     let sandbox = case.sandbox().await?;
     let command =
-        Command::shell("echo $$ > number.new; mv number.new number; exec yes").timeout(SHORT);
+        Command::shell("echo $$ > number.new; mv number.new number; exec yes").timeout(TO_START);
     let mut command = start(&*sandbox, command).await?;
     let patience = case.patience("the command to start");
     let there = Command::shell("test -e number");

@@ -1,7 +1,8 @@
 //! Nothing is left behind, whoever is killed and whenever.
 
-use crate::support::{State, example, until};
+use crate::support::{State, example, holders, namespaces, processes, until};
 use sandbox_core::prelude::*;
+use sandbox_local::LocalProvider;
 use std::{collections::BTreeSet, fs, process::Stdio, thread, time::Duration};
 
 /// How often somebody is killed.
@@ -13,6 +14,15 @@ enum Victim {
     Program,
     Zygote,
     SandboxesInit,
+    /// What PID 1 keeps ready, and commands.
+    ChildrenOfInit,
+}
+
+/// What there was when somebody was killed.
+#[derive(Debug, Default)]
+struct Seen {
+    ids: BTreeSet<String>,
+    namespaces: BTreeSet<String>,
 }
 
 #[tokio::test]
@@ -20,34 +30,36 @@ async fn killed_at_any_moment_nothing_is_left() {
     let state = State::new();
     // Makes the template, which is no part of any sandbox.
     state.sandbox().await.1.kill().await.unwrap();
+    let mut all = BTreeSet::new();
     for moment in 0..MOMENTS {
-        let victim = [Victim::Program, Victim::Zygote, Victim::SandboxesInit][moment as usize % 3];
-        // Spread over the whole of a creation and a bit beyond, in no rhythm with the victims.
-        let delay = Duration::from_micros(u64::from(moment) * 7919 % 60_000);
-        let ids = kill_one(&state, victim, delay);
-        let running = || {
-            ids.iter()
-                .flat_map(|id| state.traces(id))
-                .any(|trace| trace.starts_with("process"))
-        };
-        until(
-            &format!("no process is left of {victim:?} killed after {delay:?}"),
-            || !running(),
-        )
-        .await;
+        let victims = [
+            Victim::Program,
+            Victim::Zygote,
+            Victim::SandboxesInit,
+            Victim::ChildrenOfInit,
+        ];
+        let victim = victims[moment as usize % victims.len()];
+        // Anywhere in the creations and a bit beyond.
+        let delay = Duration::from_micros(u64::from(random()) % 60_000);
+        let seen = kill_one(&state, victim, delay);
+        let when = format!("{victim:?} killed after {delay:?}");
+        let running = || processes().iter().any(|(_, of)| seen.ids.contains(of));
+        until(&format!("no process is left of {when}"), || !running()).await;
         // The killed program's zygote may still be on its way out, with the lock of what it was making.
         let left = || {
-            drop(state.provider());
-            ids.iter().any(|id| !state.traces(id).is_empty()) || ids_of(&state) != BTreeSet::new()
+            clean(&state, moment);
+            seen.ids.iter().any(|id| !state.traces(id).is_empty())
+                || ids_of(&state) != BTreeSet::new()
         };
-        until(
-            &format!("the next start removes what {victim:?} left"),
-            || !left(),
-        )
-        .await;
+        until(&format!("what is left of {when} is removed"), || !left()).await;
+        all.extend(seen.namespaces);
     }
+    // They have been there.
+    assert!(all.len() > 10, "{all:?}");
+    until("no namespace is left", || holders(&all).is_empty()).await;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(state.path().to_str().unwrap()), "{mounts}");
+    assert_eq!(loop_devices(&state), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -62,8 +74,35 @@ async fn directories_in_each_other_go_away_however_many_they_are() {
     assert_eq!(state.traces(sandbox.id().as_str()), Default::default());
 }
 
-/// Starts a program that makes sandboxes, kills `victim` after `delay` and then the program; returns all ids there were.
-fn kill_one(state: &State, victim: Victim, delay: Duration) -> BTreeSet<String> {
+/// Cleans up as the next program does by its mere start, and as `prune` does.
+fn clean(state: &State, moment: u32) {
+    if moment.is_multiple_of(2) {
+        drop(state.provider());
+    } else {
+        let builder = LocalProvider::builder().state_dir(state.path());
+        let provider = builder.keep_leftovers().build().unwrap();
+        provider.prune().unwrap();
+    }
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).unwrap();
+    u32::from_le_bytes(bytes)
+}
+
+/// Loop devices on files of the state directory.
+fn loop_devices(state: &State) -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let files = devices
+        .filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    files
+        .filter(|file| file.contains(state.path().to_str().unwrap()))
+        .collect()
+}
+
+/// Starts a program that makes sandboxes, kills `victim` after `delay` and then the program.
+fn kill_one(state: &State, victim: Victim, delay: Duration) -> Seen {
     let mut program = std::process::Command::new(example("owner"))
         .arg("3")
         .env("SANDBOX_STATE_DIR", state.path())
@@ -74,20 +113,28 @@ fn kill_one(state: &State, victim: Victim, delay: Duration) -> BTreeSet<String> 
         .unwrap();
     // The moment itself is what is tried.
     thread::sleep(delay);
-    let mut ids = ids_of(state);
+    let mut seen = Seen::default();
+    seen.look(state);
+    let below = |pids: Vec<u32>| pids.into_iter().flat_map(children).collect::<Vec<_>>();
+    let zygotes = children(program.id());
     match victim {
         Victim::Program => {}
-        Victim::Zygote => children(program.id()).into_iter().for_each(kill),
-        Victim::SandboxesInit => children(program.id())
-            .into_iter()
-            .flat_map(children)
-            .for_each(kill),
+        Victim::Zygote => zygotes.into_iter().for_each(kill),
+        Victim::SandboxesInit => below(zygotes).into_iter().for_each(kill),
+        Victim::ChildrenOfInit => below(below(zygotes)).into_iter().for_each(kill),
     }
-    ids.extend(ids_of(state));
+    seen.look(state);
     program.kill().unwrap();
     program.wait().unwrap();
-    ids.extend(ids_of(state));
-    ids
+    seen.look(state);
+    seen
+}
+
+impl Seen {
+    fn look(&mut self, state: &State) {
+        self.ids.extend(ids_of(state));
+        self.namespaces.extend(namespaces(&self.ids));
+    }
 }
 
 fn ids_of(state: &State) -> BTreeSet<String> {

@@ -111,7 +111,7 @@ fn groups(directory: &Path, id: &str, depth: u32) -> Vec<PathBuf> {
 }
 
 /// Processes of sandboxes and the ids of these, told by their cgroups.
-fn processes() -> Vec<(u32, String)> {
+pub(crate) fn processes() -> Vec<(u32, String)> {
     let pids = fs::read_dir("/proc")
         .unwrap()
         .flatten()
@@ -125,6 +125,44 @@ fn processes() -> Vec<(u32, String)> {
         Some((pid, group.split('/').next()?.to_owned()))
     })
     .collect()
+}
+
+/// The namespaces that processes of the sandboxes `ids` are in and we are not.
+pub(crate) fn namespaces(ids: &BTreeSet<String>) -> BTreeSet<String> {
+    let own = namespaces_of("self");
+    let processes = processes().into_iter().filter(|(_, of)| ids.contains(of));
+    let theirs = processes.flat_map(|(pid, _)| namespaces_of(&pid.to_string()));
+    theirs
+        .filter(|namespace| !own.contains(namespace))
+        .collect()
+}
+
+fn namespaces_of(pid: &str) -> BTreeSet<String> {
+    links(&format!("/proc/{pid}/ns"))
+}
+
+/// Which of `namespaces` some process is in or holds open.
+pub(crate) fn holders(namespaces: &BTreeSet<String>) -> Vec<String> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.flat_map(|pid| {
+        let held = ["ns", "fd"].map(|kind| links(&format!("/proc/{pid}/{kind}")));
+        let held = held
+            .into_iter()
+            .flatten()
+            .filter(|link| namespaces.contains(link));
+        held.map(move |namespace| format!("{pid} holds {namespace}"))
+            .collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+fn links(directory: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets
+        .filter_map(|target| target.into_os_string().into_string().ok())
+        .collect()
 }
 
 /// Waits for a fact, at most half a minute.
