@@ -226,7 +226,8 @@ pub(crate) struct ShellArgs {
 ///
 /// One of the two is in a sandbox and is written ID:PATH; a path that is not absolute starts at the user's home. A
 /// directory is copied with all that is in it, into DEST if that is a directory already, else as DEST; of DIRECTORY/.
-/// only what is in it. Links are kept if they stay inside the copied directory. `-` is standard input or output.
+/// only what is in it. Links are kept if they stay inside the copied directory. What cannot be read in the sandbox is
+/// left out and named, and the copy ends with 125. `-` is standard input or output.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox cp data.csv build:\n  \

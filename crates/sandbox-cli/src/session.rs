@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 use sandbox::{Bytes, Command, ExitStatus, Process, ProcessControl, ProcessEvent, Signal};
-use std::{io, pin::pin, thread};
+use std::{io, pin::pin, sync::Arc, thread};
 use tokio::{
     signal::unix::{self, SignalKind},
     sync::{mpsc, oneshot},
@@ -29,11 +29,13 @@ pub(crate) struct Options {
 /// Passes everything on until the process has ended and its output is written.
 ///
 /// # Errors
-/// [`Stop::BrokenPipe`] if nobody reads standard output any more; whatever the provider fails with. If standard input
+/// [`Stop::BrokenPipe`] if nobody reads standard output any more; [`Stop::Signal`] if we are asked to end once more after
+/// the process was to be killed; whatever the provider fails with. If standard input
 /// cannot be read to its end the process is not told, but what it made of the rest is no success.
 pub(crate) async fn follow(mut process: Process, options: Options) -> Result<ExitStatus> {
     let control = process.control();
     let mut asks = Asks::new(options)?;
+    let orders = carry_out(process.control());
     let mut sink = Sink::start();
     let mut feeding = pin!(async {
         if options.stdin {
@@ -51,7 +53,11 @@ pub(crate) async fn follow(mut process: Process, options: Options) -> Result<Exi
                 Ok(Some(status)) => break Ok(status),
                 Err(error) => break Err(error),
             },
-            ask = asks.next() => asks.pass_on(ask, control.as_ref()).await,
+            ask = asks.next() => match asks.decide(ask) {
+                // A full queue means that nothing gets through any more, and the next request may end us.
+                Ok(order) => drop(orders.try_send(order)),
+                Err(stop) => break Err(stop.into()),
+            },
             result = &mut feeding, if fed.is_none() => fed = Some(result),
         }
     };
@@ -75,7 +81,8 @@ pub(crate) async fn follow(mut process: Process, options: Options) -> Result<Exi
 struct Asks {
     signals: Option<Signals>,
     resizes: Option<unix::Signal>,
-    interrupted: bool,
+    /// How many signals it has got.
+    signalled: u32,
     terminal: bool,
     /// When a process that was told of its terminal's end has had enough time.
     patience: Option<Instant>,
@@ -95,7 +102,7 @@ impl Asks {
                 .resize
                 .then(|| unix::signal(SignalKind::window_change()))
                 .transpose()?,
-            interrupted: false,
+            signalled: 0,
             terminal: options.resize,
             patience: None,
         })
@@ -127,31 +134,47 @@ impl Asks {
         }
     }
 
-    /// Passes a signal on to the process, the second time as KILL. It may have ended meanwhile, hence no error.
-    async fn pass_on(&mut self, ask: Ask, control: &dyn ProcessControl) {
-        match ask {
-            Ask::Resize => {
-                let _ = control.resize(terminal::size()).await;
+    /// What the process is to be told: a signal as it comes, the second time KILL. The third time it is left alone.
+    fn decide(&mut self, ask: Ask) -> Result<Order, Stop> {
+        let Ask::Signal(signal) = ask else {
+            return Ok(Order::Resize);
+        };
+        self.signalled += 1;
+        self.patience = None;
+        match (self.signalled, signal) {
+            // Shells on a terminal ignore TERM. The terminal is about to go, and that is what HUP says.
+            (1, Signal::TERM | Signal::HUP) if self.terminal => {
+                // Bash forgets a HUP that comes just before it waits for a key, and no key will come.
+                self.patience = Some(Instant::now() + Command::DEFAULT_GRACE);
+                Ok(Order::Signal(Signal::HUP))
             }
-            Ask::Signal(signal) => {
-                let signal = match signal {
-                    _ if self.interrupted => Signal::KILL,
-                    // Shells on a terminal ignore TERM. The terminal is about to go, and that is what HUP says.
-                    Signal::TERM | Signal::HUP if self.terminal => {
-                        // Bash forgets a HUP that comes just before it waits for a key, and no key will come.
-                        self.patience = Some(Instant::now() + Command::DEFAULT_GRACE);
-                        Signal::HUP
-                    }
-                    signal => signal,
-                };
-                if signal == Signal::KILL {
-                    self.patience = None;
-                }
-                self.interrupted = true;
-                let _ = control.signal(signal).await;
-            }
+            (1, signal) => Ok(Order::Signal(signal)),
+            (2, _) => Ok(Order::Signal(Signal::KILL)),
+            (_, signal) => Err(Stop::Signal(signal)),
         }
     }
+}
+
+/// What a process is told.
+#[derive(Debug)]
+enum Order {
+    Signal(Signal),
+    Resize,
+}
+
+/// Tells a process one thing after the other, beside all else: its sandbox may never answer.
+fn carry_out(control: Arc<dyn ProcessControl>) -> mpsc::Sender<Order> {
+    let (sender, mut orders) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Some(order) = orders.recv().await {
+            // It may have ended meanwhile, hence no error.
+            let _ = match order {
+                Order::Signal(signal) => control.signal(signal).await,
+                Order::Resize => control.resize(terminal::size()).await,
+            };
+        }
+    });
+    sender
 }
 
 /// Sends what is read to the process until one of the two has enough.

@@ -10,6 +10,7 @@ pub(crate) mod upload;
 use crate::output;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// Files that are on their way at a time. More gain nothing on this machine, and hosted sandboxes dislike it.
 const AT_A_TIME: usize = 8;
@@ -26,26 +27,36 @@ pub(crate) struct Report {
     pub(crate) bytes: u64,
     /// What was left out.
     pub(crate) skipped: Vec<Skipped>,
+    /// Whether something was left out that should have been copied.
+    pub(crate) incomplete: bool,
 }
 
 /// Something that was left out, and why.
 #[derive(Debug, Serialize)]
 pub(crate) struct Skipped {
     pub(crate) path: String,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
 }
 
 impl Report {
-    fn skip(&mut self, path: &[u8], reason: &'static str) {
+    fn skip(&mut self, path: &[u8], reason: impl Into<Cow<'static, str>>) {
         let path = String::from_utf8_lossy(path).into_owned();
+        let reason = reason.into();
         self.skipped.push(Skipped { path, reason });
+    }
+
+    /// Leaves out something that cannot be copied.
+    fn fail(&mut self, path: &[u8], error: &sandbox::Error) {
+        self.skip(path, error.message().to_owned());
+        self.incomplete = true;
     }
 
     /// Tells people what was left out.
     pub(crate) fn note_skipped(&self) {
         for skipped in self.skipped.iter().take(MOST_NOTES) {
             let path = output::printable(&skipped.path);
-            output::note(format!("left out {path}: {}", skipped.reason));
+            let reason = output::printable(&skipped.reason);
+            output::note(format!("left out {path}: {reason}"));
         }
         if let Some(more @ 1..) = self.skipped.len().checked_sub(MOST_NOTES) {
             output::note(format!("left out {more} more"));

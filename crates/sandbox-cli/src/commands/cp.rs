@@ -1,6 +1,7 @@
 //! `sandbox cp`: files and directories into a sandbox or out of it.
 
 use crate::{
+    FAILED,
     args::CpArgs,
     output, provider, stdio,
     transfer::{
@@ -35,7 +36,7 @@ pub(crate) async fn cp(state_dir: Option<&Path>, args: CpArgs) -> Result<u8> {
         report.note_skipped();
         output::remark(report.summary());
     }
-    Ok(0)
+    Ok(if report.incomplete { FAILED } else { 0 })
 }
 
 async fn into(

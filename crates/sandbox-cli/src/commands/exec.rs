@@ -10,6 +10,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use sandbox::{Command, ExitStatus, Process, Sandbox, SandboxExt, Signal, Stdin};
 use std::{path::Path, time::Duration};
+use tokio::time;
 
 /// Takes the place of the shell that starts it, so that the terminal's signals reach the right one.
 const SHELL: &str = "if command -v bash >/dev/null; then exec bash -l; else exec sh -l; fi";
@@ -67,8 +68,9 @@ pub(crate) async fn perform(
     if let Err(error) = &status
         && error.is::<Stop>()
     {
-        // As a program whose reader has left would end on the spot. It may just have ended by itself.
-        let _ = control.signal(Signal::KILL).await;
+        // As a program whose reader has left would end on the spot. It may just have ended by itself, and its sandbox
+        // may never answer.
+        let _ = time::timeout(Command::DEFAULT_GRACE, control.signal(Signal::KILL)).await;
     }
     status
 }

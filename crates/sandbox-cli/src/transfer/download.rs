@@ -9,15 +9,19 @@ use crate::session::Sink;
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sandbox::{
-    BoxStream, Bytes, ErrorKind, FileInfo, FileKind, ListFilesOptions, ReadOptions, Sandbox,
+    BoxStream, Bytes, Error, ErrorKind, FileInfo, FileKind, ListFilesOptions, ReadOptions, Sandbox,
     SandboxPath, StatOptions,
 };
 use std::{
     fs,
+    io::SeekFrom,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncSeekExt, AsyncWrite, AsyncWriteExt};
+
+/// How many zeros in a row become a hole. Large enough that most files are written piece by piece.
+const BLOCK: usize = 64 * 1024;
 
 /// Permissions of a file whose provider does not tell them.
 const DEFAULT_MODE: u32 = 0o644;
@@ -101,7 +105,7 @@ impl Download<'_> {
                 let mut partial = directory
                     .start_file(&name, info.mode.unwrap_or(DEFAULT_MODE))
                     .with_context(there)?;
-                let bytes = self.pour(pieces, &mut partial.file).await;
+                let bytes = self.fill(pieces, &mut partial.file).await;
                 if bytes.is_ok() {
                     partial.finish().with_context(there)?;
                 }
@@ -130,6 +134,30 @@ impl Download<'_> {
         Ok(bytes)
     }
 
+    /// Fills a new file. Where there are only zeros it gets a hole, for a file of a sandbox can be far longer than any
+    /// disk and take no room there.
+    async fn fill(
+        &self,
+        mut pieces: BoxStream<'static, sandbox::Result<Bytes>>,
+        file: &mut tokio::fs::File,
+    ) -> Result<u64> {
+        let mut bytes = 0;
+        while let Some(piece) = pieces.try_next().await? {
+            for block in piece.chunks(BLOCK) {
+                if block.iter().all(|byte| *byte == 0) {
+                    file.seek(SeekFrom::Current(block.len() as i64)).await?;
+                } else {
+                    file.write_all(block).await?;
+                }
+            }
+            bytes += piece.len() as u64;
+            self.progress.add(piece.len());
+        }
+        file.flush().await?;
+        file.set_len(bytes).await?;
+        Ok(bytes)
+    }
+
     /// Copies all that is in a directory: directories first, links last, so that no link leads a file astray.
     async fn directory(
         &self,
@@ -147,18 +175,21 @@ impl Download<'_> {
                 .make_directory(path, *mode)
                 .with_context(|| format!("cannot make {path}"))?;
         }
-        let copied: Vec<Option<u64>> = stream::iter(&tree.files)
+        let copied: Vec<Result<u64, Error>> = stream::iter(&tree.files)
             .map(|(path, info)| self.below(&target, path, info))
             .buffered(AT_A_TIME)
             .try_collect()
             .await?;
         for ((path, _), copied) in tree.files.iter().zip(&copied) {
             match copied {
-                Some(bytes) => {
+                Ok(bytes) => {
                     report.files += 1;
                     report.bytes += bytes;
                 }
-                None => report.skip(&path.to_bytes(), "it vanished meanwhile"),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    report.skip(&path.to_bytes(), "it vanished meanwhile");
+                }
+                Err(error) => report.fail(&path.to_bytes(), error),
             }
         }
         for (path, link) in &tree.links {
@@ -173,26 +204,26 @@ impl Download<'_> {
         Ok(report)
     }
 
-    /// Copies one file of a directory; `None` if it is gone.
+    /// Copies one file of a directory. One that cannot be opened in the sandbox is no reason to leave out the others.
     async fn below(
         &self,
         target: &Directory,
         path: &Below,
         info: &FileInfo,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Result<u64, Error>> {
         let pieces = match self.read(&info.path).await {
             Ok(pieces) => pieces,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_of_file(error.kind()) => return Ok(Err(error)),
             Err(error) => return Err(error).with_context(|| format!("cannot copy {path}")),
         };
         let copy = async {
             let mut partial = target.start_file(path, info.mode.unwrap_or(DEFAULT_MODE))?;
-            let bytes = self.pour(pieces, &mut partial.file).await?;
+            let bytes = self.fill(pieces, &mut partial.file).await?;
             partial.finish()?;
             Ok::<_, anyhow::Error>(bytes)
         };
         let bytes = copy.await.with_context(|| format!("cannot copy {path}"))?;
-        Ok(Some(bytes))
+        Ok(Ok(bytes))
     }
 
     /// What is below a directory of the sandbox, every path checked.
@@ -224,6 +255,17 @@ impl Download<'_> {
         }
         Ok(tree)
     }
+}
+
+/// Whether an error is about the one file that was to be opened.
+fn is_of_file(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidArgument
+            | ErrorKind::InvalidState
+    )
 }
 
 /// The part of a listed path that is below the listed directory.

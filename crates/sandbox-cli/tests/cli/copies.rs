@@ -3,7 +3,7 @@
 use crate::support::{Home, Outcome, finish};
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
 
@@ -218,6 +218,46 @@ fn an_input_that_cannot_be_read_is_not_taken_for_an_empty_one() {
         assert!(outcome.stderr.contains(words), "{outcome:?}");
     }
     assert_eq!(pair.sh("cat made"), "before");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_does_not_keep_back_the_others() {
+    let pair = Pair::new();
+    pair.sh("mkdir d; echo a > d/a; echo b > d/b; chmod 0 d/b; echo c > d/c");
+    let outcome = pair.cp("there:d", "d");
+    outcome.assert_code(125);
+    assert!(outcome.stderr.contains("left out b: "), "{outcome:?}");
+    assert_eq!(pair.read("d/a") + &pair.read("d/c"), "a\nc\n");
+    assert!(!pair.here("d/b").exists());
+    let source = format!("{}:d", pair.id);
+    let here = pair.here("e").to_str().unwrap().to_owned();
+    let outcome = pair.home.sandbox(&["cp", "--json", &source, &here]);
+    outcome.assert_code(125);
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(report["incomplete"], true);
+    assert_eq!(report["skipped"][0]["path"], "b");
+}
+
+#[test]
+fn holes_stay_holes() {
+    const SIZE: u64 = 256 << 20;
+    let pair = Pair::new();
+    pair.sh("mkdir d; truncate -s 256M d/hole; printf x | dd of=d/hole bs=1 seek=100M conv=notrunc; cp d/hole hole");
+    for name in ["d/hole", "hole"] {
+        pair.cp(&format!("there:{}", name.split('/').next().unwrap()), "")
+            .assert_code(0);
+        let info = fs::metadata(pair.here(name)).unwrap();
+        assert_eq!(info.len(), SIZE);
+        assert!(
+            info.blocks() * 512 < SIZE / 100,
+            "{name} takes {} blocks",
+            info.blocks()
+        );
+        let mut byte = [0; 3];
+        let file = fs::File::open(pair.here(name)).unwrap();
+        file.read_exact_at(&mut byte, (100 << 20) - 1).unwrap();
+        assert_eq!(&byte, b"\0x\0");
+    }
 }
 
 #[test]

@@ -94,6 +94,24 @@ fn the_first_signal_goes_to_the_command_and_the_second_kills_it() {
 }
 
 #[test]
+fn a_command_whose_sandbox_is_silent_can_be_left() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let mut talk = Talk::start(home.command(&["exec", &id, "--", "sh", "-c", "echo up; read x"]));
+    assert_eq!(talk.line(), "up");
+    home.silence(&id);
+    // Signals that come at once count as one.
+    wait_for("the end of the command", || {
+        let has_ended = talk.child.try_wait().unwrap().is_some();
+        if !has_ended {
+            talk.signal(Signal::INT);
+        }
+        has_ended
+    });
+    talk.finish().assert_code(130);
+}
+
+#[test]
 fn a_command_whose_sandbox_is_killed_says_so() {
     let home = Home::shared();
     let id = home.create(&[]);
