@@ -92,6 +92,34 @@ pub(crate) fn set_limit(
     }
 }
 
+/// Resource limits and what processes start with where nobody has set any.
+const USUAL_LIMITS: [(libc::__rlimit_resource_t, u64); 9] = [
+    (libc::RLIMIT_CPU, libc::RLIM_INFINITY),
+    (libc::RLIMIT_FSIZE, libc::RLIM_INFINITY),
+    (libc::RLIMIT_DATA, libc::RLIM_INFINITY),
+    (libc::RLIMIT_STACK, 8 * 1024 * 1024),
+    (libc::RLIMIT_RSS, libc::RLIM_INFINITY),
+    (libc::RLIMIT_NPROC, libc::RLIM_INFINITY),
+    (libc::RLIMIT_AS, libc::RLIM_INFINITY),
+    (libc::RLIMIT_LOCKS, libc::RLIM_INFINITY),
+    (libc::RLIMIT_RTTIME, libc::RLIM_INFINITY),
+];
+
+/// Undoes the resource limits that were inherited, as far as these may be raised.
+pub(crate) fn reset_limits() -> io::Result<()> {
+    for (resource, soft) in USUAL_LIMITS {
+        let usual = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: `usual` lives until the call returns.
+        if unsafe { libc::setrlimit(resource, &raw const usual) } == -1 {
+            set_limit(resource, soft, libc::RLIM_INFINITY)?;
+        }
+    }
+    Ok(())
+}
+
 /// Closes every descriptor from 3 on that is not in `keep`.
 ///
 /// Whatever owned one of those closes a stranger's descriptor if it is dropped later; so call this only where

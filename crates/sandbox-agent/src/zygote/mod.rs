@@ -123,6 +123,7 @@ fn leave_inheritance(library: &OwnedFd) -> io::Result<()> {
     inherit::start_session();
     // Devices and directories get exactly the permissions they are made with.
     inherit::set_umask(0);
+    inherit::reset_limits()?;
     // Also forbids sandboxes to ever go below it; left as it is where that needs a capability which is missing.
     let _ = fs::write("/proc/self/oom_score_adj", "0");
     program::set_dumpable(false)

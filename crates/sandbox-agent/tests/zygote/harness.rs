@@ -83,9 +83,10 @@ impl Zygote {
         }
         make_template(&directory.path().join("template"));
         let (socket, theirs) = seqpacket_pair();
-        // The shell puts the socket where the zygote expects it.
+        // The shell puts the socket where the zygote expects it, and limits that are no business of sandboxes.
+        let start = "ulimit -S -t 900 && ulimit -S -f 800 && ulimit -S -s 700 && exec \"$0\" 3<&0 </dev/null";
         let process = Command::new("/bin/sh")
-            .args(["-c", "exec \"$0\" 3<&0 </dev/null"])
+            .args(["-c", start])
             .arg(&program)
             .env_clear()
             .stdin(theirs)

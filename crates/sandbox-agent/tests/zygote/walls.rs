@@ -75,6 +75,20 @@ fn pid_1_keeps_only_what_root_of_a_sandbox_may_do() {
 }
 
 #[test]
+fn limits_of_whoever_started_the_zygote_do_not_hold() {
+    let zygote = Zygote::start();
+    let sandbox = zygote.make(1);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", sandbox.pid)).unwrap();
+    let soft = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(soft("Max cpu time"), "unlimited");
+    assert_eq!(soft("Max file size"), "unlimited");
+    assert_eq!(soft("Max stack size"), "8388608");
+}
+
+#[test]
 fn pid_1_is_spared_when_memory_runs_out() {
     const CAP_SYS_RESOURCE: u32 = 24;
     let zygote = Zygote::start();
