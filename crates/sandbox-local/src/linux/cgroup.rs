@@ -16,6 +16,11 @@ use std::{
 /// Period over which processor time is shared out, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 const NAME: &str = "sandbox";
+/// What a sandbox needs beside the caller's processes: PID 1, the process that waits for the next command, and some
+/// that work on files.
+const OWN_PROCESSES: u64 = 8;
+/// Most processes of a machine, and the highest limit that the kernel takes.
+const MOST_PROCESSES: u64 = 4_194_304;
 
 /// Where the limits of a sandbox are set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +77,7 @@ impl Groups {
             self.set(host.v1_cpu.as_ref(), v2, &cpu_v1(cpus), &cpu_v2(cpus))?;
         }
         if let Some(processes) = limits.processes {
-            let max = [("pids.max", processes.to_string())];
+            let max = [("pids.max", pids_max(processes).to_string())];
             self.set(host.v1_pids.as_ref(), v2, &max, &max)?;
         }
         Ok(())
@@ -203,6 +208,10 @@ fn memory_v2(bytes: u64) -> [Setting; 2] {
         ("memory.max", bytes.to_string()),
         ("memory.swap.max", "0".into()),
     ]
+}
+
+fn pids_max(processes: u64) -> u64 {
+    processes.saturating_add(OWN_PROCESSES).min(MOST_PROCESSES)
 }
 
 fn quota(cpus: f64) -> u64 {

@@ -50,6 +50,20 @@ async fn a_fork_bomb_meets_its_limit_and_the_sandbox_answers() {
 }
 
 #[tokio::test]
+async fn a_limit_on_processes_is_for_the_callers_alone() {
+    let state = State::new();
+    let provider = state.provider();
+    let options = CreateOptions::new().limits(Limits::new().processes(4));
+    let sandbox = provider.create(options).await.unwrap();
+    let files = sandbox.files();
+    files.write_bytes("word", "kept").await.unwrap();
+    assert_eq!(sh(&sandbox, "cat word | cat | cat").await, "kept");
+    assert_eq!(files.read_bytes("word").await.unwrap(), "kept");
+    let most = CreateOptions::new().limits(Limits::new().processes(4_194_304));
+    provider.create(most).await.unwrap();
+}
+
+#[tokio::test]
 async fn half_a_processor_is_half_a_processor() {
     let state = State::new();
     let provider = state.provider();
