@@ -60,12 +60,10 @@ pub(crate) struct Silent {
 impl Silent {
     /// Says of it what is known, and what can be done.
     pub(crate) fn note(&self) {
-        let error = output::printable(&self.error.to_string());
+        let reason = output::printable(self.error.message());
         output::note(match &self.id {
-            Some(id) => {
-                format!("the sandbox {id} does not answer; `sandbox kill {id}` kills it ({error})")
-            }
-            None => format!("not all sandboxes answer, the list is incomplete ({error})"),
+            Some(id) => format!("{id}: {reason}; `sandbox kill {id}` kills it"),
+            None => format!("the list is incomplete: {reason}"),
         });
     }
 }

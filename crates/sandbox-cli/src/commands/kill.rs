@@ -71,7 +71,9 @@ impl Kills<'_> {
             // It may belong to a running program.
             silent.note();
             let id = silent.id.as_ref().map_or("", SandboxId::as_str);
-            self.report.failed.push(Failed::new(id, &silent.error));
+            self.report
+                .failed
+                .push(Failed::new(id, silent.error.message()));
         }
         let independent = sandboxes.answering.into_iter();
         let ids = independent

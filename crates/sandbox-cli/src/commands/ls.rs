@@ -92,7 +92,7 @@ impl<'a> Entry<'a> {
             ownership: None,
             limits: Limits::new(),
             metadata: Cow::default(),
-            error: Some(silent.error.to_string()),
+            error: Some(silent.error.message().to_owned()),
         })
     }
 }
@@ -146,7 +146,7 @@ fn table(sandboxes: &Sandboxes, owner: bool, now: SystemTime) -> String {
     {
         let mut cells = ["-"; COLUMNS.len()].map(str::to_owned);
         cells[0] = output::printable(id.as_str());
-        cells[2] = "no answer".to_owned();
+        cells[2] = "unknown".to_owned();
         table.add_row(cells);
     }
     let mut infos = sandboxes.answering.iter();

@@ -134,6 +134,8 @@ fn a_sandbox_goes_by_id_start_of_id_or_name() {
     home.sandbox(&["exec", "", "true"]).assert_refused("empty");
     home.sandbox(&["create", "--name", "build"])
         .assert_refused("build");
+    home.sandbox(&["create", "--name", &id])
+        .assert_refused("must not look like an id");
     home.sandbox(&["create", "--name", "a/b"])
         .assert_refused("letters");
 }

@@ -173,7 +173,7 @@ fn a_sandbox_whose_id_cannot_be_printed_does_not_stay() {
 #[test]
 fn a_sandbox_that_does_not_answer_troubles_no_other_and_can_be_killed() {
     let home = Home::own();
-    let (other, silent) = (home.create(&["--name", "other"]), home.create(&[]));
+    let (silent, other) = (home.create(&[]), home.create(&["--name", "other"]));
     home.silence(&silent);
     assert_eq!(home.sandbox(&["exec", &other, "echo", "x"]).ok(), "x\n");
     assert_eq!(home.sandbox(&["exec", "other", "echo", "x"]).ok(), "x\n");
@@ -181,7 +181,9 @@ fn a_sandbox_that_does_not_answer_troubles_no_other_and_can_be_killed() {
     let outcome = home.sandbox(&["ls"]);
     outcome.assert_code(0);
     assert!(outcome.stdout.contains(&other), "{outcome:?}");
-    assert!(outcome.stderr.contains("answer"), "{outcome:?}");
+    assert!(outcome.stdout.contains(&silent), "{outcome:?}");
+    let advice = format!("the sandbox does not answer; `sandbox kill {silent}` kills it");
+    assert!(outcome.stderr.contains(&advice), "{outcome:?}");
     finish(waiting).assert_refused("no answer");
     let outcome = home.sandbox(&["kill", "--all"]);
     outcome.assert_code(125);

@@ -7,7 +7,7 @@ use super::{
     made::{ANSWER_WITHIN, Made, wait},
     provider::Shared,
     ranges, reap,
-    record::{Locked, Record, SOCKET, STORE, storage_error},
+    record::{Locked, Record, SOCKET, STORE, looks_like_id, storage_error},
     seccomp, socket,
     template::{self, Template},
 };
@@ -123,6 +123,11 @@ pub(crate) fn check_lifetime(lifetime: Duration) -> Result<()> {
 }
 
 fn check_name(name: &str) -> Result<()> {
+    if looks_like_id(name) {
+        // Whoever means that id would reach this sandbox, once the other has ended.
+        let message = "a name must not look like an id, use another length or a `-`";
+        return Err(Error::invalid(message).with_context("name", name));
+    }
     let fits = |(index, byte): (usize, u8)| {
         byte.is_ascii_alphanumeric() || index > 0 && b"._-".contains(&byte)
     };

@@ -303,10 +303,19 @@ pub(crate) fn is_id(id: &SandboxId) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
+/// What random ids are made of.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+const RANDOM: usize = 15;
+
+/// Whether a text could be the id of another sandbox, now or later.
+pub(crate) fn looks_like_id(text: &str) -> bool {
+    let random = text.strip_prefix('s').unwrap_or_default();
+    random.len() == RANDOM && random.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
 /// `s` and 15 lower-case letters or digits: 77 bits, and a valid host name.
 fn new_id() -> io::Result<SandboxId> {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut random = [0; 15];
+    let mut random = [0; RANDOM];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let tail = random
         .iter()
@@ -397,6 +406,8 @@ mod tests {
             assert!(!records.is_alive(&id).unwrap());
             assert!(records.try_lock(&id).unwrap().is_none());
         }
-        assert!(is_id(&new_id().unwrap()));
+        let id = new_id().unwrap();
+        assert!(is_id(&id) && looks_like_id(id.as_str()));
+        assert!(!looks_like_id("build") && !looks_like_id("staging-database"));
     }
 }
