@@ -65,6 +65,17 @@ impl Attempt {
         self
     }
 
+    /// The control where what can be had depends on the kernel: ends in another way when these walls are gone.
+    #[track_caller]
+    pub(crate) fn ends_otherwise_without(self, walls: u32, who: Who, how: &str) -> Self {
+        assert_ne!(
+            self.end(walls, who),
+            how,
+            "as {who:?} without {walls:#x}: {self:?}"
+        );
+        self
+    }
+
     /// How it ends for the host's root.
     pub(crate) fn on_host(&self) -> String {
         on_host(&self.code, &self.given)
@@ -72,12 +83,19 @@ impl Attempt {
 
     #[track_caller]
     fn ends_without(self, walls: u32, who: Who, how: &str) -> Self {
-        let ended = wait_for(async {
+        assert_eq!(
+            self.end(walls, who),
+            how,
+            "as {who:?} without {walls:#x}: {self:?}"
+        );
+        self
+    }
+
+    fn end(&self, walls: u32, who: Who) -> String {
+        wait_for(async {
             let sandbox = Lab::without(walls).sandbox().await;
             sandbox.python_given(who, &self.code, &self.given).await
-        });
-        assert_eq!(ended, how, "as {who:?} without {walls:#x}: {self:?}");
-        self
+        })
     }
 }
 
