@@ -361,7 +361,8 @@ fn signals_go_through_and_a_dead_client_takes_its_command_along() {
     let (client, process, _) = world.address.spawn(command(&["sudo", "sleep", &nap]));
     assert!(eventually(|| runs(&["sleep", &nap])));
     // Only the stand-in itself: its group, which is not that of its command.
-    let script = "kill -9 $(pgrep -x sudo)";
+    let script = "for process in /proc/[0-9]*; do \
+                  ! grep -qx sudo $process/comm || kill -9 ${process#/proc/}; done";
     world.address.run(Spawn {
         user: Some("root".into()),
         ..sh(script)
