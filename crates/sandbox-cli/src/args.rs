@@ -308,8 +308,8 @@ pub(crate) struct KillArgs {
 
 /// Remove what crashed programs have left behind
 ///
-/// Sandboxes that live are not touched. Every other command clears away what sandboxes have left, and says nothing of
-/// it; prune also removes templates that are out of date, once no sandbox lives that may use them.
+/// Sandboxes that live are not touched, nor the templates that they use. Every other command does the same by itself,
+/// and says nothing of it, but for a last template that is out of date.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox prune\n  \

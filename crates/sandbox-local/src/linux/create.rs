@@ -220,6 +220,7 @@ fn make_in(
         id: id.clone(),
         name: request.name,
         template: template.name.into(),
+        template_directory: Some(template.directory.clone()),
         shell: template.shell.clone(),
         ownership: request.ownership,
         limits,

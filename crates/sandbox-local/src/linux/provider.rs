@@ -103,6 +103,7 @@ impl LocalProvider {
             let records = Records::open(&state)?;
             if !keep_leftovers {
                 reap::reap_all(&records)?;
+                template::prune_at_start(&state, &|| records.templates_in_use());
             }
             Ok((state, records))
         };
@@ -140,17 +141,13 @@ impl LocalProvider {
     /// `Internal` if the state directory cannot be read.
     pub fn leftovers(&self) -> Result<Pruned> {
         let failed = |error| record::storage_error(error, "the state directory could not be read");
-        let (mut living, mut sandboxes) = (0, Vec::new());
-        for id in self.shared.records.ids().map_err(failed)? {
-            match self.shared.records.is_alive(&id) {
-                Ok(false) => sandboxes.push(id),
-                // What cannot be looked at is not removed either.
-                Ok(true) | Err(_) => living += 1,
-            }
-        }
+        let records = &self.shared.records;
+        let mut sandboxes = records.ids().map_err(failed)?;
+        // What cannot be looked at is not removed either.
+        sandboxes.retain(|id| records.is_alive(id).is_ok_and(|is_alive| !is_alive));
         Ok(Pruned {
             sandboxes,
-            templates: template::outdated(&self.shared.state, living > 0),
+            templates: template::outdated(&self.shared.state, &records.templates_in_use()),
         })
     }
 
@@ -161,13 +158,11 @@ impl LocalProvider {
     pub fn prune(&self) -> Result<Pruned> {
         let failed =
             |error| record::storage_error(error, "the state directory could not be cleaned");
-        let mut pruned = Pruned {
-            sandboxes: reap::reap_all(&self.shared.records).map_err(failed)?,
-            ..Pruned::default()
-        };
-        let in_use = !self.shared.records.ids().map_err(failed)?.is_empty();
-        pruned.templates = template::prune(&self.shared.state, in_use);
-        Ok(pruned)
+        let records = &self.shared.records;
+        Ok(Pruned {
+            sandboxes: reap::reap_all(records).map_err(failed)?,
+            templates: template::prune(&self.shared.state, &|| records.templates_in_use()),
+        })
     }
 
     /// Hands a new sandbox to the caller of `create`, who is there to take it; dropping this future ends the sandbox.

@@ -4,7 +4,7 @@
 //! held by the sandbox's PID 1, by the program that makes it, and by an owner as long as it lives; whoever can take it
 //! has found something that is over, and may remove what is left.
 
-use super::cgroup::Groups;
+use super::{cgroup::Groups, template::InUse};
 use rustix::{
     fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags},
     io::Errno,
@@ -12,7 +12,7 @@ use rustix::{
 use sandbox_core::{Error, ErrorKind, Limits, Ownership, Result, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::{
@@ -39,6 +39,8 @@ pub(crate) struct Record {
     pub(crate) id: SandboxId,
     pub(crate) name: Option<String>,
     pub(crate) template: String,
+    /// Name of the template's directory, which stays as long as a record names it. Records of old have none.
+    pub(crate) template_directory: Option<String>,
     /// The template's shell, for `Command::shell`.
     pub(crate) shell: String,
     pub(crate) ownership: Ownership,
@@ -152,6 +154,17 @@ impl Records {
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// The templates that living sandboxes stand on; `None` if one of these does not say.
+    pub(crate) fn templates_in_use(&self) -> InUse {
+        let mut names = HashSet::new();
+        for id in self.ids().ok()? {
+            if self.is_alive(&id).ok()? {
+                names.insert(self.read(&id).ok()??.template_directory?);
+            }
+        }
+        Some(names)
     }
 
     /// Writes a new record, refusing a name that a living sandbox has.

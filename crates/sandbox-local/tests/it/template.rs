@@ -89,6 +89,36 @@ async fn accounts_can_be_added() {
     );
 }
 
+#[tokio::test]
+async fn templates_out_of_date_go_while_sandboxes_live_on_theirs() {
+    let state = State::without_template();
+    let (_provider, sandbox) = state.sandbox().await;
+    let templates = state.path().join("templates");
+    let names = || -> Vec<_> {
+        let entries = fs::read_dir(&templates).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("host-")).collect()
+    };
+    let current = names();
+    // As if the machine had changed since the sandbox was made, and once more before.
+    fs::create_dir(templates.join("host-0")).unwrap();
+    let record = state
+        .path()
+        .join(format!("sandboxes/{}/record.json", sandbox.id()));
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace(&current[0], "host-1")).unwrap();
+    fs::rename(templates.join(&current[0]), templates.join("host-1")).unwrap();
+    let (_other, second) = state.sandbox().await;
+    assert_eq!(sh(&sandbox, "echo lives").await, "lives\n");
+    let mut left = names();
+    left.sort();
+    assert_eq!(left, ["host-1".to_owned(), current[0].clone()]);
+    sandbox.kill().await.unwrap();
+    second.kill().await.unwrap();
+    let _third = state.provider();
+    assert_eq!(names(), current);
+}
+
 /// A file of the host that only root may read, below a tree that is shown.
 struct Secret(std::path::PathBuf);
 

@@ -50,6 +50,7 @@ impl Planted {
             id: id.clone(),
             name: None,
             template: "host".into(),
+            template_directory: None,
             shell: "/bin/sh".into(),
             ownership: Ownership::Detached,
             limits: Limits::new(),

@@ -133,6 +133,7 @@ async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
         id: mute.clone(),
         name: None,
         template: "host".into(),
+        template_directory: None,
         shell: "/bin/sh".into(),
         ownership: Ownership::Detached,
         limits: Limits::new(),

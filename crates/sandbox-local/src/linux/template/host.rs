@@ -3,7 +3,11 @@
 //! Only what is on an allow-list is shown, and of that only what every user of the machine may read. The rest of the root
 //! (`/etc`, `/home`, `/var`) is made here, with what programs need and nothing that tells of this machine's users.
 
-use super::{Template, Tree, accounts, copy, secrets};
+use super::{
+    Template, Tree, accounts, copy,
+    outdated::{self, InUse},
+    secrets,
+};
 use crate::linux::{record, zygote};
 use rustix::{
     fs::{CWD, syncfs},
@@ -27,7 +31,7 @@ pub(super) const NAME: &str = "host";
 pub(super) const ALIAS: &str = "base";
 
 /// Raised when what is generated here changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Host paths that are copied, if they exist and are readable for everyone. Debian and its relatives first; the names of
 /// other systems do no harm where they are missing.
@@ -82,17 +86,24 @@ pub(super) fn open(templates: &Path) -> Result<Template> {
                        which this one is not";
         return Err(Error::new(ErrorKind::Unsupported, message));
     };
-    let make = || -> io::Result<PathBuf> {
-        let path = templates.join(format!("{NAME}-{:016x}", key()?));
-        if !path.exists() {
-            make(templates, &path)?;
+    let make = || -> io::Result<_> {
+        loop {
+            let directory = current()?;
+            let path = templates.join(&directory);
+            if !path.exists() {
+                make(templates, &path)?;
+            }
+            if let Some(held) = outdated::hold(&path)? {
+                return Ok((directory, path, held));
+            }
         }
-        Ok(path)
     };
-    let path = make()
+    let (directory, path, held) = make()
         .map_err(|error| record::storage_error(error, "the template `host` could not be made"))?;
     Ok(Template {
         name: NAME,
+        directory,
+        _held: held,
         trees: vec![
             Tree {
                 target: "/",
@@ -107,25 +118,30 @@ pub(super) fn open(templates: &Path) -> Result<Template> {
     })
 }
 
-/// Removes those that are out of date, unless sandboxes are alive that may use them.
-pub(super) fn prune(templates: &Path, in_use: bool) -> Vec<String> {
-    let mut names = outdated(templates, in_use);
-    names.retain(|name| fs::remove_dir_all(templates.join(name)).is_ok());
-    names
+/// Names of templates that are out of date and that no sandbox uses.
+pub(super) fn outdated(templates: &Path, used: &InUse) -> Vec<String> {
+    current().map_or_else(
+        |_| Vec::new(),
+        |current| outdated::list(templates, NAME, &current, used),
+    )
 }
 
-/// Those that are out of date, unless sandboxes are alive that may use them.
-pub(super) fn outdated(templates: &Path, in_use: bool) -> Vec<String> {
-    let Ok(current) = key().map(|key| format!("{NAME}-{key:016x}")) else {
-        return Vec::new();
-    };
-    if in_use {
-        return Vec::new();
-    }
-    let entries = fs::read_dir(templates).into_iter().flatten().flatten();
-    let old = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    old.filter(|name| name.starts_with(NAME) && *name != current)
-        .collect()
+/// Removes templates that are out of date and that no sandbox uses; returns their names.
+pub(super) fn prune(templates: &Path, used: &dyn Fn() -> InUse) -> Vec<String> {
+    current().map_or_else(
+        |_| Vec::new(),
+        |current| outdated::remove(templates, NAME, &current, used),
+    )
+}
+
+/// Whether there are others than the current one. To tell, it need not be known which that is.
+pub(super) fn has_several(templates: &Path) -> bool {
+    outdated::all(templates, NAME).len() > 1
+}
+
+/// Name of the directory of the template as it would be made now.
+fn current() -> io::Result<String> {
+    Ok(format!("{NAME}-{:016x}", key()?))
 }
 
 fn merged_usr() -> bool {

@@ -5,15 +5,23 @@
 mod accounts;
 mod copy;
 mod host;
+mod outdated;
 mod secrets;
 
+pub(crate) use outdated::InUse;
 use sandbox_core::{Error, ErrorKind, Result, TemplateId, TemplateInfo};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
-/// A file tree that is ready to be overlaid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file tree that is ready to be overlaid. While this value lives, nobody removes it.
+#[derive(Debug)]
 pub(crate) struct Template {
     pub(crate) name: &'static str,
+    /// Name of its directory, for the record that keeps it from being removed later.
+    pub(crate) directory: String,
+    _held: File,
     /// What the sandbox sees, `/` first.
     pub(crate) trees: Vec<Tree>,
     /// For `Command::shell`.
@@ -58,11 +66,18 @@ pub(crate) fn open(id: &TemplateId, state: &Path) -> Result<Template> {
 }
 
 /// Names of templates that are out of date and that no sandbox uses.
-pub(crate) fn outdated(state: &Path, in_use: bool) -> Vec<String> {
-    host::outdated(&state.join("templates"), in_use)
+pub(crate) fn outdated(state: &Path, used: &InUse) -> Vec<String> {
+    host::outdated(&state.join("templates"), used)
 }
 
 /// Removes templates that are out of date and that no sandbox uses; returns their names.
-pub(crate) fn prune(state: &Path, in_use: bool) -> Vec<String> {
-    host::prune(&state.join("templates"), in_use)
+pub(crate) fn prune(state: &Path, used: &dyn Fn() -> InUse) -> Vec<String> {
+    host::prune(&state.join("templates"), used)
+}
+
+/// As [`prune`], for every start of a program: takes no time where nothing has piled up.
+pub(crate) fn prune_at_start(state: &Path, used: &dyn Fn() -> InUse) {
+    if host::has_several(&state.join("templates")) {
+        prune(state, used);
+    }
 }
