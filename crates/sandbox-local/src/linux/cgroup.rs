@@ -4,11 +4,12 @@
 //! carries the limits if it has the controllers, and else serves for killing whole trees of processes only.
 
 use super::host::{Hierarchy, Host};
+use rustix::io::Errno;
 use sandbox_core::Limits;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -131,10 +132,15 @@ impl Groups {
         v1.chain(v2).find(|path| path.exists())
     }
 
-    /// Ends what still runs in the groups and removes them. Gives up after some seconds.
-    pub(crate) fn remove(&self) -> io::Result<()> {
+    /// Ends what still runs in the groups of the sandbox `id` and removes them. Gives up after some seconds.
+    ///
+    /// # Errors
+    /// `InvalidData`, with nothing touched, for a path that can be no group of this sandbox, whoever wrote it down.
+    pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
-        for group in self.v2.iter().chain(&self.v1) {
+        let groups = || self.v2.iter().chain(&self.v1);
+        groups().try_for_each(|group| require_group_of(id, group))?;
+        for group in groups() {
             while let Err(error) = remove_group(group) {
                 if Instant::now() > deadline {
                     return Err(named(error, group));
@@ -147,6 +153,26 @@ impl Groups {
     }
 }
 
+/// Refuses what is there and is no group that [`Groups::of`] names.
+fn require_group_of(id: &str, group: &Path) -> io::Result<()> {
+    const FILE_SYSTEMS: [u64; 2] = [0x27_e0eb, 0x6367_7270];
+    let is_plain = |component| matches!(component, Component::RootDir | Component::Normal(_));
+    let is_named = group.is_absolute()
+        && group.components().all(is_plain)
+        && group.ends_with(Path::new(NAME).join(id));
+    let is_group = is_named
+        && match rustix::fs::statfs(group) {
+            Ok(system) => FILE_SYSTEMS.contains(&(system.f_type as u64)),
+            Err(Errno::NOENT) => true,
+            Err(errno) => return Err(named(errno.into(), group)),
+        };
+    if is_group {
+        return Ok(());
+    }
+    let error = io::Error::new(io::ErrorKind::InvalidData, "is no group of this sandbox");
+    Err(named(error, group))
+}
+
 /// Makes a version 2 group, and hands its controllers down to it where there are any.
 fn make_v2(host: &Host, group: &Path) -> io::Result<()> {
     let hierarchy = host
@@ -155,19 +181,32 @@ fn make_v2(host: &Host, group: &Path) -> io::Result<()> {
         .ok_or_else(|| io::Error::other("no version 2 hierarchy"))?;
     let parent = hierarchy.path.join(NAME);
     fs::create_dir_all(&parent).map_err(|error| named(error, &parent))?;
-    for controller in &hierarchy.controllers {
-        for directory in [&hierarchy.path, &parent] {
-            let path = directory.join("cgroup.subtree_control");
-            fs::write(&path, format!("+{controller}")).map_err(|error| named(error, &path))?;
-        }
+    for directory in [&hierarchy.path, &parent] {
+        hand_down(directory, &hierarchy.controllers)?;
     }
     fs::create_dir(group).map_err(|error| named(error, group))
 }
 
+/// Lets groups below this one have controllers; usually they can already.
+fn hand_down(group: &Path, controllers: &[String]) -> io::Result<()> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
+    let path = group.join("cgroup.subtree_control");
+    let is = fs::read_to_string(&path).map_err(|error| named(error, &path))?;
+    for controller in controllers {
+        if !is.split_whitespace().any(|name| name == controller) {
+            fs::write(&path, format!("+{controller}")).map_err(|error| named(error, &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Kills what is in a group and removes it with its children, which commands have.
 fn remove_group(group: &Path) -> io::Result<()> {
-    let Ok(entries) = fs::read_dir(group) else {
-        return Ok(());
+    let entries = match fs::read_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
     };
     if fs::write(group.join("cgroup.kill"), "1").is_err() {
         kill_members(group);
@@ -232,4 +271,41 @@ fn cpu_v2(cpus: f64) -> [Setting; 1] {
 
 fn named(error: io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_no_directory_but_its_own_groups() {
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("sandbox/sid");
+        fs::create_dir_all(victim.join("below")).unwrap();
+        let gone = directory.path().join("gone/sandbox/sid");
+        let refused = |path: PathBuf| {
+            let groups = Groups {
+                v1: vec![gone.clone(), path],
+                v2: None,
+            };
+            groups.remove("sid").unwrap_err().kind()
+        };
+        for path in [
+            victim.clone(),
+            "/sys/fs/cgroup".into(),
+            "/sys/fs/cgroup/sandbox/other".into(),
+            "/sys/fs/cgroup/other/../sandbox/sid".into(),
+            "sandbox/sid".into(),
+            "./sandbox/sid".into(),
+        ] {
+            let kind = refused(path.clone());
+            assert_eq!(kind, io::ErrorKind::InvalidData, "{}", path.display());
+        }
+        assert!(victim.join("below").exists());
+        let none = Groups {
+            v1: vec![gone],
+            v2: None,
+        };
+        none.remove("sid").unwrap();
+    }
 }

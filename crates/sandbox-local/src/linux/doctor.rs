@@ -182,7 +182,29 @@ pub(crate) fn preflight(host: &Host) -> Vec<Check> {
             },
             "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified",
         ),
+        limits_above(host),
     ]
+}
+
+/// Whether what this program itself is limited to also limits its sandboxes.
+fn limits_above(host: &Host) -> Check {
+    let bypassed = host.v2.as_ref().map_or(&[][..], |group| &group.bypassed);
+    let names: Vec<_> = bypassed
+        .iter()
+        .map(|group| group.display().to_string())
+        .collect();
+    check(
+        "limits above",
+        bypassed.is_empty(),
+        Verdict::Warn,
+        if bypassed.is_empty() {
+            "limits of this program hold for its sandboxes".into()
+        } else {
+            let names = names.join(", ");
+            format!("limits of this program do not hold for its sandboxes: those of {names}")
+        },
+        "let this run in a group of its own below the limited one (systemd: Delegate=yes and DelegateSubgroup=main)",
+    )
 }
 
 fn carried(host: &Host) -> [(&'static str, bool); 3] {

@@ -3,16 +3,18 @@
 use rustix::fs::Access;
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// A mounted cgroup hierarchy and the group of it in which ours are made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
     /// Directory below which groups are made.
     pub(crate) path: PathBuf,
     /// Of version 2: which of our controllers it has.
     pub(crate) controllers: Vec<String>,
+    /// Of version 2: groups that this process is in, that have limits, and in which ours cannot be made.
+    pub(crate) bypassed: Vec<PathBuf>,
 }
 
 /// Facts about the machine.
@@ -39,7 +41,11 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 impl Host {
     /// Reads the facts of this machine.
     pub(crate) fn read() -> Self {
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let text = |path: &str| {
+            // Names of mounts may be of any bytes.
+            let bytes = fs::read(path).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
         let status = text("/proc/self/status");
         let field = |name: &str| {
             status
@@ -72,36 +78,22 @@ impl Host {
         for mount in mountinfo.lines().filter_map(Mount::parse) {
             match mount.kind {
                 "cgroup" => {
-                    let own_group = |controller: &str| {
-                        let has = |line: &&str| {
-                            line.split(':')
-                                .nth(1)
-                                .is_some_and(|all| all.split(',').any(|c| c == controller))
-                        };
-                        own.lines()
-                            .find(has)
-                            .and_then(|line| line.splitn(3, ':').nth(2))
-                            .unwrap_or("/")
-                    };
                     let find = |controller: &str| {
                         let mut options = mount.options.split(',');
                         options.find(|option| *option == controller)?;
-                        let path = below(&mount, own_group(controller));
+                        let path = below(&mount, own_group(own, controller));
                         is_writable(&path).then(|| Hierarchy {
                             path,
-                            controllers: Vec::new(),
+                            ..Hierarchy::default()
                         })
                     };
                     self.v1_memory = self.v1_memory.take().or_else(|| find("memory"));
                     self.v1_cpu = self.v1_cpu.take().or_else(|| find("cpu"));
                     self.v1_pids = self.v1_pids.take().or_else(|| find("pids"));
                 }
-                "cgroup2" if self.v2.is_none() && is_writable(Path::new(mount.point)) => {
-                    let path = PathBuf::from(mount.point);
-                    self.v2 = Some(Hierarchy {
-                        controllers: controllers(&path),
-                        path,
-                    });
+                "cgroup2" if self.v2.is_none() => {
+                    let own = below(&mount, own_group(own, ""));
+                    self.v2 = find_v2(&own, Path::new(&mount.point));
                 }
                 _ => {}
             }
@@ -119,6 +111,55 @@ impl Host {
 /// Whether groups can be made below `path`: a container often sees its hierarchies read-only.
 fn is_writable(path: &Path) -> bool {
     rustix::fs::access(path, Access::WRITE_OK).is_ok()
+}
+
+/// This process's group in the hierarchy of a version 1 controller, or of version 2 where that is empty, from
+/// `/proc/self/cgroup`.
+fn own_group<'a>(own: &'a str, controller: &str) -> &'a str {
+    let fields = own.lines().map(|line| line.splitn(3, ':').skip(1));
+    let mut groups = fields.filter_map(|mut fields| Some((fields.next()?, fields.next()?)));
+    groups
+        .find(|(controllers, _)| controllers.split(',').any(|name| name == controller))
+        .map_or("/", |(_, group)| group)
+}
+
+/// Where groups of version 2 are made: as near above this process as possible, so that as many limits as possible hold for
+/// them too, but where most of our controllers can be handed down.
+///
+/// Below its own group there are none as a rule, for a group with processes may hand nothing down.
+fn find_v2(own: &Path, top: &Path) -> Option<Hierarchy> {
+    let mut best: Option<Hierarchy> = None;
+    let mut passed = Vec::new();
+    for group in own.ancestors().take_while(|group| group.starts_with(top)) {
+        let controllers = controllers(group);
+        let is_better = |best: &Hierarchy| controllers.len() > best.controllers.len();
+        if can_have_groups(group) && best.as_ref().is_none_or(is_better) {
+            best = Some(Hierarchy {
+                path: group.to_owned(),
+                controllers,
+                bypassed: passed.clone(),
+            });
+        }
+        if is_limited(group) {
+            passed.push(group.to_owned());
+        }
+    }
+    best
+}
+
+/// Whether groups with processes can be made in this one of version 2.
+fn can_have_groups(group: &Path) -> bool {
+    let kind = fs::read_to_string(group.join("cgroup.type"));
+    // The top of the whole hierarchy has no type.
+    is_writable(group) && kind.map_or(true, |kind| kind.trim() == "domain")
+}
+
+/// Whether a group of version 2 has a limit of the kinds that we set.
+fn is_limited(group: &Path) -> bool {
+    ["memory.max", "memory.high", "cpu.max", "pids.max"]
+        .iter()
+        .filter_map(|name| fs::read_to_string(group.join(name)).ok())
+        .any(|limit| !limit.starts_with("max"))
 }
 
 /// Those of our controllers that groups below this one of version 2 can have.
@@ -141,21 +182,22 @@ fn controllers(group: &Path) -> Vec<String> {
 
 /// Our own group as seen through the mount, so that limits above us keep holding.
 fn below(mount: &Mount<'_>, own: &str) -> PathBuf {
-    let relative = own
-        .strip_prefix(mount.root.trim_end_matches('/'))
-        .unwrap_or("")
-        .trim_start_matches('/');
-    let path = Path::new(mount.point).join(relative);
-    if path.is_dir() {
-        path
-    } else {
-        mount.point.into()
-    }
+    let top = Path::new(&mount.point);
+    let relative = Path::new(own).strip_prefix(&mount.root);
+    // A group outside of our cgroup namespace has a name that leads up, and cannot be seen.
+    let inside = relative.ok().filter(|path| {
+        let mut components = path.components();
+        components.all(|component| matches!(component, Component::Normal(_)))
+    });
+    inside
+        .map(|relative| top.join(relative))
+        .filter(|path| path.is_dir())
+        .unwrap_or_else(|| top.to_owned())
 }
 
 struct Mount<'a> {
-    root: &'a str,
-    point: &'a str,
+    root: String,
+    point: String,
     kind: &'a str,
     options: &'a str,
 }
@@ -165,7 +207,7 @@ impl<'a> Mount<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ').skip(3);
-        let (root, point) = (left.next()?, left.next()?);
+        let (root, point) = (unescaped(left.next()?), unescaped(left.next()?));
         let mut right = right.split(' ');
         let kind = right.next()?;
         Some(Self {
@@ -175,6 +217,28 @@ impl<'a> Mount<'a> {
             options: right.nth(1).unwrap_or(""),
         })
     }
+}
+
+/// A path as it was before the kernel wrote blanks and the like as `\040`.
+fn unescaped(field: &str) -> String {
+    let mut parts = field.split('\\');
+    let mut path = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match digits {
+            Some(byte) => {
+                path.push(char::from(byte));
+                path.push_str(&part[3..]);
+            }
+            None => {
+                path.push('\\');
+                path.push_str(part);
+            }
+        }
+    }
+    path
 }
 
 fn kernel_version(release: &str) -> (u32, u32) {
@@ -220,6 +284,132 @@ mod tests {
         assert_eq!(host.v1_cpu.unwrap().path, path("cpu"));
         assert_eq!(host.v1_pids, None);
         assert_eq!(host.v2.unwrap().controllers, Vec::<String>::new());
+    }
+
+    #[test]
+    fn paths_of_mounts_are_unescaped() {
+        assert_eq!(unescaped(r"/a\040b\134c\011"), "/a b\\c\t");
+        assert_eq!(unescaped(r"/a\04\x\"), r"/a\04\x\");
+        let directory = tempfile::tempdir().unwrap();
+        let point = directory.path().join("a b");
+        fs::create_dir(&point).unwrap();
+        let escaped = point.to_str().unwrap().replace(' ', r"\040");
+        let mut host = Host::default();
+        host.find_cgroups(
+            &format!("1 2 0:3 / {escaped} rw - cgroup cgroup rw,pids\n"),
+            "",
+        );
+        assert_eq!(host.v1_pids.unwrap().path, point);
+    }
+
+    #[test]
+    fn only_a_group_below_the_mounts_root_is_below_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let point = directory.path().to_str().unwrap();
+        let mount = |root: &str| Mount {
+            root: root.into(),
+            point: point.into(),
+            kind: "cgroup2",
+            options: "",
+        };
+        for name in ["own", "etc", "def"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let own = directory.path().join("own");
+        assert_eq!(below(&mount("/"), "/own"), own);
+        assert_eq!(below(&mount("/docker/abc"), "/docker/abc/own"), own);
+        for (root, own) in [
+            ("/", "/"),
+            ("/", "/../etc"),
+            ("/", "/gone"),
+            ("/docker/abc", "/docker/abcdef"),
+            ("/docker/abc", "/own"),
+        ] {
+            assert_eq!(below(&mount(root), own), directory.path(), "{root} {own}");
+        }
+    }
+
+    /// A tree of version 2 groups of plain files.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        /// Groups with their types, controllers, controllers handed down, and processes.
+        fn new(groups: &[(&str, &str, &str, &str, &str)]) -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            for (group, kind, controllers, handed_down, processes) in groups {
+                fs::create_dir_all(tree.path(group)).unwrap();
+                if !kind.is_empty() {
+                    tree.write(group, "cgroup.type", kind);
+                }
+                tree.write(group, "cgroup.controllers", controllers);
+                tree.write(group, "cgroup.subtree_control", handed_down);
+                tree.write(group, "cgroup.procs", processes);
+            }
+            tree
+        }
+
+        fn path(&self, group: &str) -> PathBuf {
+            self.0.path().join(group)
+        }
+
+        fn write(&self, group: &str, file: &str, text: &str) {
+            fs::write(self.path(group).join(file), text).unwrap();
+        }
+
+        /// Where groups are made by a process of the group `own`, and whose limits do not hold for them.
+        fn found(&self, own: &str) -> (PathBuf, Vec<PathBuf>) {
+            let point = self.0.path().display();
+            let mount = format!("1 2 0:3 / {point} rw - cgroup2 cgroup2 rw\n");
+            let mut host = Host::default();
+            host.find_cgroups(&mount, &format!("4:memory:/other\n0::/{own}\n"));
+            let found = host.v2.unwrap();
+            (found.path, found.bypassed)
+        }
+    }
+
+    const ALL: &str = "cpuset cpu io memory pids\n";
+
+    #[test]
+    fn groups_are_made_as_near_as_controllers_reach() {
+        let session = "user.slice/user-0.slice/session-1.scope";
+        let tree = Tree::new(&[
+            ("", "", ALL, ALL, "2\n"),
+            ("user.slice", "domain\n", ALL, ALL, ""),
+            ("user.slice/user-0.slice", "domain\n", ALL, "", ""),
+            (session, "domain\n", "cpu memory pids\n", "", "7\n"),
+        ]);
+        let slice = tree.path("user.slice/user-0.slice");
+        assert_eq!(tree.found(session), (slice.clone(), vec![]));
+        tree.write(session, "memory.max", "max\n");
+        tree.write(session, "cpu.max", "max 100000\n");
+        assert_eq!(tree.found(session), (slice.clone(), vec![]));
+        // What the session itself is limited to cannot be passed on, and that is known.
+        tree.write(session, "pids.max", "100\n");
+        assert_eq!(tree.found(session), (slice, vec![tree.path(session)]));
+        // Fewer controllers are worse than a group further up.
+        tree.write("user.slice/user-0.slice", "cgroup.controllers", "pids\n");
+        assert_eq!(tree.found(session).0, tree.path("user.slice"));
+    }
+
+    #[test]
+    fn limits_of_a_delegated_group_hold() {
+        let tree = Tree::new(&[
+            ("", "", ALL, ALL, "2\n"),
+            ("svc", "domain\n", ALL, "", ""),
+            ("svc/main", "domain\n", "", "", "7\n"),
+            ("svc/threaded", "threaded\n", "", "", "8\n"),
+        ]);
+        tree.write("svc", "memory.max", "1000000000\n");
+        for own in ["svc/main", "svc/threaded"] {
+            assert_eq!(tree.found(own), (tree.path("svc"), vec![]));
+        }
+    }
+
+    #[test]
+    fn without_any_controller_the_own_group_is_as_good_as_any() {
+        let tree = Tree::new(&[("", "", "", "", "2\n"), ("own", "domain\n", "", "", "7\n")]);
+        assert_eq!(tree.found("own"), (tree.path("own"), vec![]));
+        assert_eq!(tree.found("").0, tree.path(""));
     }
 
     #[test]

@@ -99,6 +99,7 @@ impl LocalProvider {
         let open = || {
             record::make_private(&state)?;
             let state = state.canonicalize()?;
+            record::require_own(&state)?;
             record::make_private(&state.join("staging"))?;
             let records = Records::open(&state)?;
             if !keep_leftovers {

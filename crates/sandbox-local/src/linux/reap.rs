@@ -28,7 +28,7 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
     };
     match record {
         Some(record) => {
-            record.groups.remove()?;
+            record.groups.remove(&locked.name())?;
             ranges::give_back(record.range, &locked.path);
         }
         // Its maker came no further than to take a range.

@@ -203,6 +203,12 @@ impl Locked {
         self.directory.as_fd()
     }
 
+    /// Name of the record's directory, which is the sandbox's id.
+    pub(crate) fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     /// Reads the record, if it was written.
     ///
     /// # Errors
@@ -286,6 +292,19 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+}
+
+/// Refuses a directory in which somebody else could leave records for us, which say what to end and to remove.
+pub(crate) fn require_own(directory: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(directory)?;
+    let refuse = |message: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return refuse(format!("it belongs to the user {}", metadata.uid()));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return refuse("others may write to it: chmod go-w".to_owned());
+    }
+    Ok(())
 }
 
 /// Tells ext4 that what is below `directory` has nothing in common, so that each record gets a block group of its own.

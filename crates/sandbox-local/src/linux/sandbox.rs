@@ -331,7 +331,8 @@ fn end(shared: &Shared, link: &Link) -> Result<bool> {
             // It fails only for what has ended.
             let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
         }
-        let removed = link.record().map(|record| record.groups.remove());
+        let removed = link.record();
+        let removed = removed.map(|record| record.groups.remove(link.id.as_str()));
         if !is_over(KILLED_WITHIN)? {
             return Err(still_there());
         }

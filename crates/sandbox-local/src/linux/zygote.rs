@@ -73,12 +73,19 @@ impl Zygote {
             .as_ref()
             .map(|running| running.socket.as_fd())
             .ok_or_else(vanished)?;
-        let answer = ask(socket, create, fds);
-        if answer.is_err() {
-            // What it may still say belongs to this request: the next one gets a new zygote.
-            *running = None;
-        }
-        match answer.map_err(|error| vanished().with_source(error))? {
+        let answer = match ask(socket, create, fds) {
+            // Not even sent.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(Error::invalid(error.to_string()));
+            }
+            Err(error) => {
+                // What it may still say belongs to this request: the next one gets a new zygote.
+                *running = None;
+                return Err(vanished().with_source(error));
+            }
+            Ok(answer) => answer,
+        };
+        match answer {
             (Reply::Created { pid }, Some(pidfd)) => Ok(Created { pid, pidfd }),
             (Reply::Failed { step, errno }, _) => Err(failed(&step, errno)),
             _ => Err(Error::new(
@@ -166,5 +173,44 @@ fn failed(step: &str, errno: i32) -> Error {
         error
             .with_source(io::Error::from_raw_os_error(errno))
             .with_context("errno", io::Error::from_raw_os_error(errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbox_agent::protocol::MAX_MESSAGE;
+
+    fn create(env: usize) -> Create {
+        Create {
+            name: "s".into(),
+            uid_base: 0,
+            uid_count: 0,
+            overlays: Vec::new(),
+            tmpfs_size: 0,
+            env: vec![("A".into(), Blob(vec![b'x'; env]))],
+            lifetime_ms: 0,
+            owned: true,
+            seccomp: Blob(Vec::new()),
+            process_cgroup: false,
+            oom_counter: false,
+            weaken: 0,
+        }
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_sent_costs_no_zygote() {
+        let staging = tempfile::tempdir().unwrap();
+        let zygote = Zygote::new(super::super::ranges::STORAGE_BASE, staging.path());
+        let pid = || {
+            let running = zygote.running.lock().unwrap();
+            running.as_ref().map(|running| running.child.id())
+        };
+        // It lacks all that it takes, which the zygote says and survives.
+        zygote.create(&create(1), &[]).unwrap_err();
+        let before = pid();
+        let error = zygote.create(&create(MAX_MESSAGE), &[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(before.is_some() && pid() == before);
     }
 }

@@ -1,7 +1,7 @@
 //! What a provider makes of odd machines, odd directories and callers who leave.
 
 use super::*;
-use crate::linux::{cgroup::Groups, init};
+use crate::linux::{cgroup::Groups, host::Hierarchy, init};
 use sandbox_core::{Expiry, NetworkAction, NetworkPolicy};
 use std::{collections::BTreeMap, fs, path::Path};
 use tempfile::TempDir;
@@ -197,4 +197,48 @@ fn a_state_directory_that_cannot_be_used_is_a_failed_check() {
         .rfind(|check| check.verdict == doctor::Verdict::Fail)
         .unwrap();
     assert!(failed.fix.is_some());
+}
+
+#[test]
+fn a_directory_in_which_others_may_write_is_no_state_directory() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let state = tempfile::tempdir().unwrap();
+    let open = || LocalProvider::builder().state_dir(state.path()).build();
+    let refused = || {
+        let error = open().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+    };
+    for mode in [0o777, 0o1777, 0o775] {
+        fs::set_permissions(state.path(), fs::Permissions::from_mode(mode)).unwrap();
+        refused();
+    }
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    chown(state.path(), Some(1000), None).unwrap();
+    refused();
+    chown(state.path(), Some(0), None).unwrap();
+    open().unwrap();
+}
+
+#[test]
+fn limits_that_do_not_hold_for_sandboxes_are_named() {
+    let above = |bypassed: &[&str]| {
+        let bypassed = bypassed.iter().map(PathBuf::from).collect();
+        let v2 = Some(Hierarchy {
+            bypassed,
+            ..Hierarchy::default()
+        });
+        let checks = doctor::preflight(&Host {
+            v2,
+            ..Host::default()
+        });
+        let check = checks
+            .into_iter()
+            .find(|check| check.name == "limits above");
+        check.unwrap()
+    };
+    assert_eq!(above(&[]).verdict, doctor::Verdict::Ok);
+    let check = above(&["/sys/fs/cgroup/svc"]);
+    assert_eq!(check.verdict, doctor::Verdict::Warn);
+    assert!(check.problem().contains("/sys/fs/cgroup/svc"));
 }
