@@ -65,7 +65,8 @@ fn text(diagnosis: &Diagnosis, report: &EnforcementReport) -> String {
             "{style}{mark}{style:#} {:width$}  {detail}",
             check.name
         ));
-        if let Some(fix) = check.fix {
+        if let Some(fix) = &check.fix {
+            let fix = output::printable(fix);
             lines.push(format!("  {:width$}  {FAINT}fix:{FAINT:#} {fix}", ""));
         }
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crowds;
+mod doctor;
 mod leftovers;
 mod life;
 mod limits;

@@ -44,7 +44,7 @@ async fn a_machine_that_lacks_a_wall_makes_nothing_and_says_what_the_doctor_says
         let failed = failed.unwrap();
         let error = refusal(&provider, CreateOptions::new()).await;
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        let (detail, fix) = (failed.detail.as_str(), failed.fix.unwrap());
+        let (detail, fix) = (failed.detail.as_str(), failed.fix.as_deref().unwrap());
         assert!(
             error.to_string().contains(detail) && error.to_string().contains(fix),
             "{error}"

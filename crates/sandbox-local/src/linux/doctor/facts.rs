@@ -1,0 +1,159 @@
+//! What can be told from the machine's facts, without trying anything.
+
+use super::{Check, Verdict};
+use crate::linux::host::Host;
+
+/// Capabilities that the zygote needs, by number.
+const NEEDED: [(u32, &str); 5] = [
+    (0, "CHOWN"),
+    (1, "DAC_OVERRIDE"),
+    (6, "SETGID"),
+    (7, "SETUID"),
+    (21, "SYS_ADMIN"),
+];
+
+/// All checks of facts, in the order in which they matter.
+pub(crate) fn preflight(host: &Host) -> Vec<Check> {
+    vec![
+        root(host),
+        capabilities(host),
+        kernel(host),
+        user_namespaces(host),
+        overlay(host),
+        seccomp(host),
+        limits(host),
+        cgroup_v2(host),
+        limits_above(host),
+    ]
+}
+
+/// One of two findings, and what helps against the second.
+fn one_of(
+    name: &'static str,
+    (ok, good): (bool, impl Into<String>),
+    (otherwise, bad, fix): (Verdict, impl Into<String>, &'static str),
+) -> Check {
+    Check {
+        name,
+        verdict: if ok { Verdict::Ok } else { otherwise },
+        detail: if ok { good.into() } else { bad.into() },
+        fix: (!ok).then_some(fix.into()),
+    }
+}
+
+fn root(host: &Host) -> Check {
+    let fix = "run as root, for example by sudo; ordinary users are not supported yet";
+    one_of(
+        "root",
+        (host.is_root, "runs as root"),
+        (Verdict::Fail, "does not run as root", fix),
+    )
+}
+
+fn capabilities(host: &Host) -> Check {
+    let missing = NEEDED
+        .iter()
+        .filter(|(bit, _)| host.capabilities >> bit & 1 == 0);
+    let missing: Vec<_> = missing.map(|(_, name)| *name).collect();
+    let lacks = format!("lacks {}", missing.join(", "));
+    let fix = "start the outer container with these capabilities (docker: --privileged, or --cap-add for each)";
+    one_of(
+        "capabilities",
+        (missing.is_empty(), "all that is needed"),
+        (Verdict::Fail, lacks, fix),
+    )
+}
+
+fn kernel(host: &Host) -> Check {
+    let (major, minor) = host.kernel;
+    let detail = format!(
+        "Linux {major}.{minor}, and 5.19 or later is needed for overlays of id-mapped mounts"
+    );
+    one_of(
+        "kernel",
+        (host.kernel >= (5, 19), detail.clone()),
+        (Verdict::Fail, detail, "use a machine with a newer kernel"),
+    )
+}
+
+fn user_namespaces(host: &Host) -> Check {
+    let most = host.user_namespaces;
+    let detail = most.map_or("the kernel has no user namespaces".into(), |most| {
+        format!("at most {most} may exist")
+    });
+    let fix = "set the sysctl user.max_user_namespaces to 10000 or more (CONFIG_USER_NS must be set in the kernel)";
+    one_of(
+        "user namespaces",
+        (most.is_some_and(|most| most > 0), detail.clone()),
+        (Verdict::Fail, detail, fix),
+    )
+}
+
+fn overlay(host: &Host) -> Check {
+    let fix = "load it by `modprobe overlay`, if the first sandbox does not";
+    one_of(
+        "overlay",
+        (host.overlay, "the kernel has overlayfs"),
+        (Verdict::Warn, "overlayfs is not loaded", fix),
+    )
+}
+
+fn seccomp(host: &Host) -> Check {
+    let fix = "use a kernel with CONFIG_SECCOMP_FILTER";
+    one_of(
+        "seccomp",
+        (host.seccomp, "filters can be installed"),
+        (Verdict::Fail, "the kernel has no seccomp filters", fix),
+    )
+}
+
+fn limits(host: &Host) -> Check {
+    let carried = [
+        ("memory", host.v1_memory.is_some() || host.v2_has("memory")),
+        ("cpus", host.v1_cpu.is_some() || host.v2_has("cpu")),
+        ("processes", host.v1_pids.is_some() || host.v2_has("pids")),
+    ];
+    let missing = carried.iter().filter(|(_, carried)| !carried);
+    let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+    let lacks = format!("cannot be limited: {}", missing.join(", "));
+    let fix = "mount the missing cgroup controllers; in a container, move its processes into a group below its top \
+               one, so that this can hand controllers down";
+    one_of(
+        "limits",
+        (
+            missing.is_empty(),
+            "memory, cpus and processes can be limited",
+        ),
+        (Verdict::Warn, lacks, fix),
+    )
+}
+
+fn cgroup_v2(host: &Host) -> Check {
+    let fix = "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified";
+    one_of(
+        "cgroup version 2",
+        (host.v2.is_some(), "mounted, each command has a group"),
+        (Verdict::Warn, "not mounted", fix),
+    )
+}
+
+/// Whether what this program itself is limited to also limits its sandboxes.
+fn limits_above(host: &Host) -> Check {
+    let bypassed = host.v2.as_ref().map_or(&[][..], |group| &group.bypassed);
+    let names = bypassed.iter().map(|group| group.display().to_string());
+    let names: Vec<_> = names.collect();
+    let detail = format!(
+        "limits of this program do not hold for its sandboxes: those of {}",
+        names.join(", ")
+    );
+    let fix = "let this run in a group of its own below the limited one (systemd: Delegate=yes and \
+               DelegateSubgroup=main)";
+    one_of(
+        "limits above",
+        (
+            bypassed.is_empty(),
+            "limits of this program hold for its sandboxes",
+        ),
+        (Verdict::Warn, detail, fix),
+    )
+}
