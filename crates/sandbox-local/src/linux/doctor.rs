@@ -85,7 +85,11 @@ pub(crate) fn diagnose(builder: LocalBuilder) -> Diagnosis {
                 name: "state directory",
                 verdict: Verdict::Fail,
                 detail: error.to_string(),
-                fix: Some("name another by SANDBOX_STATE_DIR, on a file system with room".into()),
+                fix: Some(
+                    "make it root's alone (chown root, chmod 700), or name another by SANDBOX_STATE_DIR, on a file \
+                     system with room"
+                        .into(),
+                ),
             });
             Diagnosis { checks }
         }

@@ -50,7 +50,7 @@ fn a_file_system_that_does_not_serve_is_named() {
 
 #[test]
 fn a_full_disk_takes_room() {
-    let failure = Mounted::new("tmpfs", c"size=64k").failure();
+    let failure = Mounted::new("tmpfs", c"size=64k,mode=700").failure();
     let fix = failure.fix.as_deref().unwrap();
     assert!(
         fix.contains("make room") && fix.contains("is on tmpfs"),
