@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-/// Owner of all stored files: range 0.
+/// Owner of all stored files: range 0. The first id that systemd gives to nobody; SSSD might, see `docs/DESIGN.md`.
 pub(crate) const STORAGE_BASE: u32 = 0x7000_0000;
 /// Uids in a range.
 pub(crate) const COUNT: u32 = 0x1_0000;
