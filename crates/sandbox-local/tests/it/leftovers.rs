@@ -3,7 +3,14 @@
 use crate::support::{State, example, holders, namespaces, processes, until};
 use sandbox_core::prelude::*;
 use sandbox_local::LocalProvider;
-use std::{collections::BTreeSet, fs, process::Stdio, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// How often somebody is killed.
 const MOMENTS: u32 = 50;
@@ -30,6 +37,7 @@ async fn killed_at_any_moment_nothing_is_left() {
     let state = State::new();
     // Makes the template, which is no part of any sandbox.
     state.sandbox().await.1.kill().await.unwrap();
+    let whole = time_of_program(&state);
     let mut all = BTreeSet::new();
     for moment in 0..MOMENTS {
         let victims = [
@@ -39,8 +47,7 @@ async fn killed_at_any_moment_nothing_is_left() {
             Victim::ChildrenOfInit,
         ];
         let victim = victims[moment as usize % victims.len()];
-        // Anywhere in the creations and a bit beyond.
-        let delay = Duration::from_micros(u64::from(random()) % 60_000);
+        let delay = whole.mul_f64(f64::from(random()) / f64::from(u32::MAX));
         let seen = kill_one(&state, victim, delay);
         let when = format!("{victim:?} killed after {delay:?}");
         let running = || processes().iter().any(|(_, of)| seen.ids.contains(of));
@@ -74,6 +81,26 @@ async fn directories_in_each_other_go_away_however_many_they_are() {
     assert_eq!(state.traces(sandbox.id().as_str()), Default::default());
 }
 
+/// How long a program takes to make its sandboxes, and a bit more.
+fn time_of_program(state: &State) -> Duration {
+    let start = Instant::now();
+    let mut program = owner(state).stdout(Stdio::piped()).spawn().unwrap();
+    let ids = BufReader::new(program.stdout.take().unwrap()).lines();
+    assert_eq!(ids.take(3).count(), 3);
+    let time = start.elapsed().mul_f64(1.2);
+    drop(program.stdin.take());
+    assert!(program.wait().unwrap().success());
+    time
+}
+
+/// The program that makes three sandboxes and holds them.
+fn owner(state: &State) -> std::process::Command {
+    let mut program = std::process::Command::new(example("owner"));
+    program.arg("3").env("SANDBOX_STATE_DIR", state.path());
+    program.stdin(Stdio::piped()).stderr(Stdio::null());
+    program
+}
+
 /// Cleans up as the next program does by its mere start, and as `prune` does.
 fn clean(state: &State, moment: u32) {
     if moment.is_multiple_of(2) {
@@ -103,14 +130,7 @@ fn loop_devices(state: &State) -> Vec<String> {
 
 /// Starts a program that makes sandboxes, kills `victim` after `delay` and then the program.
 fn kill_one(state: &State, victim: Victim, delay: Duration) -> Seen {
-    let mut program = std::process::Command::new(example("owner"))
-        .arg("3")
-        .env("SANDBOX_STATE_DIR", state.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut program = owner(state).stdout(Stdio::null()).spawn().unwrap();
     // The moment itself is what is tried.
     thread::sleep(delay);
     let mut seen = Seen::default();
