@@ -3,19 +3,16 @@
 //! Short contents travel in the answer. For long ones the worker hands over a descriptor of the open file, and the bytes
 //! are moved here; only regular files on file systems that are files are taken.
 
-use super::{
-    provider::NAME,
-    sandbox::{Link, unexpected},
-    socket::{self, Connection},
-};
+mod workers;
+
+use super::{provider::NAME, sandbox::Link};
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use globset::{Candidate, GlobBuilder};
 use rustix::io::Errno;
 use sandbox_agent::protocol::{
-    Blob, DecodeError, MAX_CHUNK, Reader, Wire,
-    agent::{Event, Request},
+    Blob, MAX_CHUNK,
     files::{Entry, FileReply, FileRequest, Stat},
 };
 use sandbox_core::{
@@ -26,170 +23,38 @@ use sandbox_core::{
 use std::{
     fs::File,
     io::Write,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
-    },
-    sync::{Arc, Mutex, PoisonError},
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use workers::Workers;
 
 /// Bytes that are read from a descriptor at a time.
 const PIECE: usize = 512 * 1024;
 /// Entries that one listing yields at most.
 const MOST_ENTRIES: u64 = 1_000_000;
-/// Workers that wait for the next call. They end by themselves when there is none.
-const IDLE_WORKERS: usize = 4;
-/// Calls that are under way at a time; further ones wait for their turn.
-const BUSY_WORKERS: usize = 64;
-/// How long a call waits for its turn.
-const TURN_WITHIN: Duration = Duration::from_secs(60);
-
 /// The file tree of one sandbox.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalFiles {
-    link: Arc<Link>,
-    /// Connections to workers that are free.
-    idle: Arc<Mutex<Vec<OwnedFd>>>,
-    turns: Arc<Semaphore>,
-}
-
-/// A worker that carries out a call.
-struct Worker {
-    connection: Connection,
-    _turn: OwnedSemaphorePermit,
-}
-
-/// What comes from the other end of a worker's connection.
-enum Answer {
-    Worker(FileReply),
-    /// PID 1 could not start a worker.
-    Refusal(Event),
-}
-
-impl Wire for Answer {
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Worker(reply) => reply.put(out),
-            Self::Refusal(event) => event.put(out),
-        }
-    }
-
-    fn take(input: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
-        FileReply::take(input).map(Self::Worker)
-    }
-
-    fn decode(input: &[u8]) -> std::result::Result<Self, DecodeError> {
-        let reply = FileReply::decode(input).map(Self::Worker);
-        reply.or_else(|error| match Event::decode(input) {
-            Ok(event @ Event::Failed { .. }) => Ok(Self::Refusal(event)),
-            _ => Err(error),
-        })
-    }
+    workers: Workers,
 }
 
 impl LocalFiles {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self {
-            link,
-            idle: Arc::default(),
-            turns: Arc::new(Semaphore::new(BUSY_WORKERS)),
+            workers: Workers::new(link),
         }
-    }
-
-    /// A worker, sent `request` already.
-    async fn send(&self, request: &FileRequest) -> Result<Worker> {
-        let turn = Arc::clone(&self.turns).acquire_owned();
-        let Ok(Ok(turn)) = tokio::time::timeout(TURN_WITHIN, turn).await else {
-            let message =
-                format!("{BUSY_WORKERS} file calls are under way, and none has ended for a while");
-            return Err(Error::new(ErrorKind::QuotaExceeded, message));
-        };
-        let connection = self.send_on_any(request).await?;
-        Ok(Worker {
-            connection,
-            _turn: turn,
-        })
-    }
-
-    async fn send_on_any(&self, request: &FileRequest) -> Result<Connection> {
-        let idle = || {
-            self.idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop()
-        };
-        while let Some(socket) = idle() {
-            let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
-            if connection.send(request).await.is_ok() {
-                return Ok(connection);
-            }
-        }
-        let socket = self.link.connect().await?;
-        socket::send(socket.as_fd(), &Request::Files {}, &[])
-            .map_err(|error| self.link.failed(error))?;
-        let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
-        connection
-            .send(request)
-            .await
-            .map_err(|error| self.link.failed(error))?;
-        Ok(connection)
-    }
-
-    /// The worker's next answer; its refusal is an error.
-    async fn receive(&self, worker: &Worker) -> Result<(FileReply, Option<OwnedFd>)> {
-        let answer = worker
-            .connection
-            .receive()
-            .await
-            .map_err(|error| self.link.failed(error))?;
-        match answer {
-            Some((Answer::Refusal(event), _)) => Err(unexpected(event)),
-            Some((Answer::Worker(FileReply::Failed { errno, message }), _)) => {
-                Err(refused(errno, message))
-            }
-            Some((Answer::Worker(reply), fds)) => Ok((reply, fds.into_iter().next())),
-            None if self.link.connect().await.is_ok() => Err(Error::new(
-                ErrorKind::Unavailable,
-                "the sandbox's file worker ended, try again",
-            )),
-            None => Err(self.link.gone()),
-        }
-    }
-
-    fn release(&self, worker: Worker) {
-        let socket = worker.connection.into_socket();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_WORKERS {
-            idle.push(socket);
-        }
-    }
-
-    /// One request, one answer.
-    async fn call(&self, request: FileRequest) -> Result<(FileReply, Option<OwnedFd>)> {
-        let worker = self.send(&request).await?;
-        let answer = self.receive(&worker).await;
-        // After a failure the worker is as good as before; a connection that broke is not kept.
-        if answer.as_ref().is_ok()
-            || answer
-                .as_ref()
-                .is_err_and(|error| error.context("errno").is_some())
-        {
-            self.release(worker);
-        }
-        answer
     }
 
     async fn perform(&self, request: FileRequest) -> Result<()> {
-        match self.call(request).await? {
+        match self.workers.call(request).await? {
             (FileReply::Done {}, _) => Ok(()),
             _ => Err(misfit()),
         }
     }
 
     async fn write_stream(&self, request: FileRequest, body: Body) -> Result<()> {
-        let (FileReply::Opened { .. }, Some(descriptor)) = self.call(request).await? else {
+        let (FileReply::Opened { .. }, Some(descriptor)) = self.workers.call(request).await? else {
             return Err(misfit());
         };
         let mut file = Some(regular_file(descriptor)?);
@@ -217,7 +82,7 @@ impl LocalFiles {
         user: Option<String>,
         depth: u32,
     ) -> BoxStream<'static, Result<FileInfo>> {
-        let (files, base) = (self.clone(), base.clone());
+        let (workers, base) = (self.workers.clone(), base.clone());
         stream::once(async move {
             let request = FileRequest::List {
                 path: blob(&base),
@@ -225,17 +90,17 @@ impl LocalFiles {
                 depth,
                 limit: MOST_ENTRIES,
             };
-            let worker = files.send(&request).await?;
-            Ok(stream::try_unfold(Some((files, worker)), |state| async {
-                let Some((files, worker)) = state else {
+            let worker = workers.send(&request).await?;
+            Ok(stream::try_unfold(Some((workers, worker)), |state| async {
+                let Some((workers, worker)) = state else {
                     return Ok(None);
                 };
-                match files.receive(&worker).await? {
+                match workers.receive(&worker).await? {
                     (FileReply::Entries { entries }, _) => {
-                        Ok(Some((entries, Some((files, worker)))))
+                        Ok(Some((entries, Some((workers, worker)))))
                     }
                     (FileReply::Done {}, _) => {
-                        files.release(worker);
+                        workers.release(worker);
                         Ok(None)
                     }
                     _ => Err(misfit()),
@@ -265,7 +130,7 @@ impl Files for LocalFiles {
                 offset,
                 len,
             };
-            match self.call(request).await? {
+            match self.workers.call(request).await? {
                 (FileReply::Data { data, size }, _) => Ok(FileContents::from_bytes(size, data.0)),
                 (FileReply::Opened { size }, Some(descriptor)) => {
                     let file = Arc::new(regular_file(descriptor)?);
@@ -318,6 +183,7 @@ impl Files for LocalFiles {
         let stat = async {
             let follow = options.follow.unwrap_or(true);
             match self
+                .workers
                 .call(FileRequest::Stat {
                     path: blob(path),
                     user: options.user,

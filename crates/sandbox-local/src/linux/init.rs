@@ -14,7 +14,7 @@ const FILE: &str = "init";
 
 /// Writes into the record's directory who its PID 1 is.
 pub(crate) fn write(record: &Path, pid: u32) -> io::Result<()> {
-    let (started, _) = facts(pid)?.ok_or(io::ErrorKind::NotFound)?;
+    let started = started(pid)?.ok_or(io::ErrorKind::NotFound)?;
     fs::write(record.join(FILE), format!("{pid} {started}\n"))
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn open(record: &Path, range: u32) -> io::Result<Option<OwnedFd>> {
         .split_whitespace()
         .map_while(|word| word.parse::<u64>().ok());
     let pid = numbers.next().and_then(|pid| i32::try_from(pid).ok());
-    let (Some(pid), Some(started)) = (pid.and_then(Pid::from_raw), numbers.next()) else {
+    let (Some(pid), Some(since)) = (pid.and_then(Pid::from_raw), numbers.next()) else {
         return Ok(None);
     };
     // Opened first: what is found out afterwards is then true of it, or of a later process, which does not fit.
@@ -41,39 +41,44 @@ pub(crate) fn open(record: &Path, range: u32) -> io::Result<Option<OwnedFd>> {
         Err(Errno::SRCH) => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
+    let number = pid.as_raw_nonzero().get().cast_unsigned();
     let ids = ranges::base(range)..ranges::base(range) + ranges::COUNT;
-    let fits = |(since, uid): (u64, u32)| since == started && ids.contains(&uid);
-    Ok(facts(pid.as_raw_nonzero().get().cast_unsigned())?
-        .is_some_and(fits)
-        .then_some(pidfd))
+    let fits =
+        started(number)? == Some(since) && uid(number)?.is_some_and(|uid| ids.contains(&uid));
+    Ok(fits.then_some(pidfd))
 }
 
-/// When a process was started, in ticks since the machine was, and its real uid. `None` if it is gone.
-fn facts(pid: u32) -> io::Result<Option<(u64, u32)>> {
-    let read = |name: &str| match fs::read_to_string(format!("/proc/{pid}/{name}")) {
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
-        {
-            Ok(None)
-        }
+/// A file of a process in `/proc`; `None` if it is gone.
+fn read(pid: u32, name: &str) -> io::Result<Option<String>> {
+    match fs::read_to_string(format!("/proc/{pid}/{name}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(None),
         text => text.map(Some),
-    };
-    let (Some(stat), Some(status)) = (read("stat")?, read("status")?) else {
+    }
+}
+
+/// When a process was started, in ticks since the machine was. `None` if it is gone.
+fn started(pid: u32) -> io::Result<Option<u64>> {
+    let Some(stat) = read(pid, "stat")? else {
         return Ok(None);
     };
-    // After the name, which may hold anything: `state ppid ...`, and `starttime` is the twentieth of these.
-    let started = stat
+    // After the name, which may hold anything, come `state ppid ...`; `starttime` is the twentieth of these.
+    let field = stat
         .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.split(' ').nth(19));
-    let uid = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))
-        .and_then(|line| line.split_whitespace().next());
-    let found = started
-        .and_then(|text| text.parse().ok())
-        .zip(uid.and_then(|text| text.parse().ok()));
-    found
+        .and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
+    field
+        .map(Some)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The real uid of a process. `None` if it is gone.
+fn uid(pid: u32) -> io::Result<Option<u32>> {
+    let Some(status) = read(pid, "status")? else {
+        return Ok(None);
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let field = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    field
         .map(Some)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -44,3 +44,25 @@ async fn however_many_file_calls_there_are_each_has_its_turn() {
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
+
+#[tokio::test]
+async fn where_no_process_is_left_for_it_a_file_call_says_so() {
+    let state = State::new();
+    let provider = state.provider();
+    let few = CreateOptions::new().limits(Limits::new().processes(8));
+    let sandbox = provider.create(few).await.unwrap();
+    let mut running = Vec::new();
+    let refused = loop {
+        match sandbox.spawn(Command::new("sleep").arg("1000")).await {
+            Ok(process) => running.push(process),
+            Err(error) => break error,
+        }
+        assert!(running.len() < 64);
+    };
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded, "{refused}");
+    let root = SandboxPath::new("/").unwrap();
+    let error = sandbox.files().stat(&root, StatOptions::new()).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::QuotaExceeded, "{error}");
+    assert!(error.to_string().contains("limit on processes"), "{error}");
+}
