@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use sandbox_agent::protocol::MAX_CHUNK;
+use sandbox_agent::protocol::{MAX_CHUNK, files::ORDINARY};
 
 use super::error::{Explain, FileError, Result, errno};
 use super::tree::{Tree, checked, unusual};
@@ -20,9 +20,6 @@ const COPY_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// Permissions of a new file that none were asked for.
 const DEFAULT_MODE: u32 = 0o644;
-
-/// File systems whose files are no more than their bytes: overlayfs, tmpfs, ext2 to ext4, xfs, btrfs.
-const ORDINARY: [i64; 5] = [0x794c_7630, 0x0102_1994, 0xef53, 0x5846_5342, 0x9123_683e];
 
 /// What a read gives.
 #[derive(Debug)]
@@ -179,7 +176,7 @@ fn regular(fd: BorrowedFd<'_>, path: &[u8]) -> Result<u64> {
 }
 
 fn is_ordinary(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(ORDINARY.contains(&file::file_system(fd)?))
+    Ok(ORDINARY.contains(&file::file_system(fd)?.cast_unsigned()))
 }
 
 /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.

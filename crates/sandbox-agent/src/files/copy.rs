@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::connection::{Connection, Outcome};
 use super::error::{Explain, FileError, Result, errno};
-use super::tree::{Place, Tree, unusual};
+use super::tree::{Place, Tree, is_directory, unusual};
 use super::walk::{self, Ladder, Step, Walk};
 use crate::sys::file;
 
@@ -210,8 +210,4 @@ fn copy_piece(from: &File, to: &File, len: usize) -> io::Result<usize> {
         }
         other => other,
     }
-}
-
-fn is_directory(status: &libc::stat) -> bool {
-    status.st_mode & libc::S_IFMT == libc::S_IFDIR
 }

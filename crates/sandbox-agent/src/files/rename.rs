@@ -11,7 +11,7 @@ use super::connection::{Abort, Connection, Outcome};
 use super::copy::Copier;
 use super::error::{Explain, FileError, Result, errno};
 use super::remove::remove_tree;
-use super::tree::{Place, Tree};
+use super::tree::{Place, Tree, is_directory};
 use crate::sys::file;
 
 /// Renames `from` to `to` for the user `uid`.
@@ -165,8 +165,4 @@ fn temporary_name() -> CString {
         now.as_nanos()
     ))
     .unwrap_or_default()
-}
-
-fn is_directory(status: &libc::stat) -> bool {
-    status.st_mode & libc::S_IFMT == libc::S_IFDIR
 }

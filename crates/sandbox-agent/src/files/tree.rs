@@ -213,6 +213,11 @@ fn trim_slashes(path: &[u8]) -> &[u8] {
     path.get(..end).unwrap_or_default()
 }
 
+/// Whether it is a directory, and no link to one.
+pub(super) fn is_directory(status: &libc::stat) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
 /// What a file is, in words; `None` is a regular file.
 pub(super) fn unusual(mode: u32) -> Option<&'static str> {
     match mode & libc::S_IFMT {

@@ -22,7 +22,7 @@ use super::lookup;
 use super::refusal::Refusal;
 use crate::account::{self, Account, AccountError};
 use crate::sys::flag::Flag;
-use crate::sys::{program, pty, signal, socket};
+use crate::sys::{inherit, namespace, program, pty, signal, socket};
 
 /// Where programs are looked for, unless the sandbox or the command says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,7 +61,7 @@ impl Told<'_> {
 /// raises `heard`.
 pub(super) fn await_orders(launcher: &Launcher, orders: BorrowedFd<'_>, heard: &Flag) -> ! {
     let told = Told::Host(orders);
-    let closed = program::close_all_but(&[orders, heard.as_fd()]);
+    let closed = inherit::close_all_but(&[orders, heard.as_fd()]);
     let ready = closed
         .map_err(step("close the sandbox's descriptors"))
         .and_then(|()| confine(launcher));
@@ -86,8 +86,8 @@ pub(super) fn await_orders(launcher: &Launcher, orders: BorrowedFd<'_>, heard: &
 /// Becomes a command of `sudo`, whose environment starts from a login's.
 pub(super) fn run(launcher: &Launcher, spawn: &Spawn, descriptors: &Descriptors<'_>) -> ! {
     let directory = descriptors.directory;
-    let there = directory.is_some_and(|fd| program::change_directory(fd).is_ok());
-    let placed = place(descriptors.standard).and_then(|()| program::close_from(3));
+    let there = directory.is_some_and(|fd| namespace::change_directory(fd).is_ok());
+    let placed = place(descriptors.standard).and_then(|()| inherit::close_from(3));
     let ready = placed
         .map_err(step("arrange the command's descriptors"))
         .and_then(|()| confine(launcher));
@@ -112,7 +112,7 @@ fn place(standard: [BorrowedFd<'_>; 3]) -> io::Result<()> {
 /// Turns a copy of PID 1 into a process that can do no more than a program of the sandbox's root.
 fn confine(launcher: &Launcher) -> Result<(), Refusal> {
     signal::reset().map_err(step("reset signals"))?;
-    program::set_session().map_err(step("start a session"))?;
+    inherit::start_session().map_err(step("start a session"))?;
     launcher.limit.apply().map_err(step("limit descriptors"))?;
     if launcher.spared {
         program::set_normal_oom_score().map_err(step("reset the command's OOM score"))?;

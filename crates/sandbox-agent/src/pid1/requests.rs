@@ -15,7 +15,7 @@ use super::token::Token;
 use crate::sys::clone::{Forked, fork};
 use crate::sys::epoll::Watch;
 use crate::sys::timer::now;
-use crate::sys::{pipe, program, pty, signal};
+use crate::sys::{inherit, pipe, program, pty, signal};
 
 /// Requests that one connection may make before others have their turn.
 const TURN: usize = 16;
@@ -416,7 +416,7 @@ fn become_worker(connection: Option<Connection>) -> ! {
         let socket = connection.into_socket();
         signal::reset()?;
         pipe::set_nonblocking(socket.as_fd(), false)?;
-        program::close_all_but(&[socket.as_fd()])?;
+        inherit::close_all_but(&[socket.as_fd()])?;
         Ok::<_, io::Error>(socket)
     };
     match connection.map(prepare) {

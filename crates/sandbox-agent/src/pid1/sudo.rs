@@ -14,7 +14,7 @@ use super::token::Token;
 use crate::sudo::server::{self, Lent, Starter};
 use crate::sys::clone::{Forked, fork};
 use crate::sys::epoll::Watch;
-use crate::sys::{program, signal, wait};
+use crate::sys::{inherit, program, signal, wait};
 
 /// Milliseconds until `sudo` is served again after that went wrong.
 const AGAIN_MS: u64 = 100;
@@ -93,7 +93,7 @@ impl Agent {
 fn become_server(listener: &OwnedFd, launcher: &Launcher, cgroups: &Cgroups) -> ! {
     let mut keep = vec![listener.as_fd()];
     keep.extend(cgroups.parent());
-    match signal::reset().and_then(|()| program::close_all_but(&keep)) {
+    match signal::reset().and_then(|()| inherit::close_all_but(&keep)) {
         Ok(()) => server::serve(listener, &Lender { launcher, cgroups }),
         Err(_) => program::exit(1),
     }

@@ -16,6 +16,10 @@
 
 use super::{Blob, wire_enum, wire_struct};
 
+/// File systems, as `statfs(2)` numbers them, whose files are no more than their bytes: overlayfs, tmpfs, ext2 to ext4,
+/// xfs, btrfs. Descriptors are those of files on these.
+pub const ORDINARY: [u64; 5] = [0x794c_7630, 0x0102_1994, 0xef53, 0x5846_5342, 0x9123_683e];
+
 wire_struct! {
     /// What `stat` says.
     pub struct Stat {

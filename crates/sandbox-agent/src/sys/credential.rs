@@ -73,6 +73,18 @@ pub(crate) fn act_as(id: u32) -> io::Result<()> {
     put_all_in_effect()
 }
 
+/// Takes all capabilities from this process, so that what it runs has none either.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    clear_ambient()?;
+    set_capabilities(&[CapabilityData::default(); 2])
+}
+
+fn clear_ambient() -> io::Result<()> {
+    let (option, clear) = (libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL);
+    // SAFETY: prctl(2) with integers.
+    super::check(unsafe { libc::prctl(option, clear, 0, 0, 0) }).map(drop)
+}
+
 /// Reduces what this process and all it ever runs can do to the capabilities in `keep`, one bit each. Those in `hold`
 /// it holds besides, without effect, and nothing that it runs does.
 pub(crate) fn limit_capabilities(keep: u64, hold: u64) -> io::Result<()> {
@@ -91,14 +103,8 @@ pub(crate) fn limit_capabilities(keep: u64, hold: u64) -> io::Result<()> {
                 return Err(error);
             }
         }
-        super::check(libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        ))?;
     }
+    clear_ambient()?;
     let half = |shift: u32| CapabilityData {
         effective: (keep >> shift) as u32,
         permitted: ((keep | hold) >> shift) as u32,

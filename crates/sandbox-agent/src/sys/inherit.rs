@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 const LAST_SIGNAL: libc::c_int = 64;
@@ -58,9 +58,9 @@ pub(crate) fn adopt_orphans() {
 }
 
 /// Leaves the session and process group that were inherited, with their terminal. Fails only if that was done before.
-pub(crate) fn start_session() {
+pub(crate) fn start_session() -> io::Result<()> {
     // SAFETY: a call without arguments.
-    unsafe { libc::setsid() };
+    super::check(unsafe { libc::setsid() }).map(drop)
 }
 
 /// Sets the name that process listings show, at most 15 bytes.
@@ -124,15 +124,21 @@ pub(crate) fn reset_limits() -> io::Result<()> {
 ///
 /// Whatever owned one of those closes a stranger's descriptor if it is dropped later; so call this only where
 /// nothing of the kind is dropped any more.
-pub(crate) fn close_all_but(keep: &mut [RawFd]) -> io::Result<()> {
+pub(crate) fn close_all_but<F: AsRawFd>(keep: &[F]) -> io::Result<()> {
+    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.sort_unstable();
     let mut first = 3;
-    for &fd in keep.iter() {
+    for fd in keep {
         if fd > first {
             close_range(first, fd - 1)?;
         }
         first = first.max(fd + 1);
     }
+    close_from(first)
+}
+
+/// Closes all descriptors from `first` on.
+pub(crate) fn close_from(first: RawFd) -> io::Result<()> {
     close_range(first, RawFd::MAX)
 }
 

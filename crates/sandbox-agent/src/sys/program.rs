@@ -13,6 +13,8 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
+use super::credential;
+
 /// How likely the process is to be ended when memory is used up.
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
@@ -52,50 +54,10 @@ impl Filter {
     }
 }
 
-/// Starts a session and process group of its own.
-pub(crate) fn set_session() -> io::Result<()> {
-    // SAFETY: a plain call.
-    super::check(unsafe { libc::setsid() }).map(drop)
-}
-
 /// Makes `number` a copy of `fd` that stays open in the program.
 pub(crate) fn place(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     // SAFETY: what `number` was before is one of the descriptors that `close_from` would have closed.
     super::check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
-}
-
-/// Closes every descriptor from `first` on. No owner of one may be used, or dropped, after that.
-pub(crate) fn close_from(first: u32) -> io::Result<()> {
-    close_range(first, u32::MAX)
-}
-
-/// Closes every descriptor but those in `keep` and the standard ones. No owner of one may be used, or dropped, after
-/// that.
-pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut first = 3;
-    let mut keep: Vec<u32> = keep
-        .iter()
-        .map(|fd| fd.as_raw_fd().cast_unsigned())
-        .collect();
-    keep.sort_unstable();
-    for number in keep {
-        if number > first {
-            close_range(first, number - 1)?;
-        }
-        first = first.max(number + 1);
-    }
-    close_from(first)
-}
-
-/// Goes to an open directory.
-pub(crate) fn change_directory(directory: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: a plain call on an open descriptor.
-    super::check(unsafe { libc::fchdir(directory.as_raw_fd()) }).map(drop)
-}
-
-fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: the caller is a forked child that never gets back to the owners of these descriptors.
-    super::check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
 /// Nothing that this process executes can gain rights by it.
@@ -155,26 +117,7 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
     if uid == 0 {
         Ok(())
     } else {
-        drop_capabilities()
-    }
-}
-
-/// Gives up the capabilities that a change of user leaves, whatever the securebits say.
-fn drop_capabilities() -> io::Result<()> {
-    const VERSION_3: u32 = 0x2008_0522;
-    let header: [u32; 2] = [VERSION_3, 0];
-    let none = [0_u32; 6];
-    // SAFETY: header and data have the layout of version 3: version and pid; three words each for the low and the
-    // high half.
-    unsafe {
-        let (option, clear) = (libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL);
-        super::check(libc::prctl(option, clear, 0, 0, 0))?;
-        super::check(libc::syscall(
-            libc::SYS_capset,
-            &raw const header,
-            &raw const none,
-        ))
-        .map(drop)
+        credential::drop_capabilities()
     }
 }
 

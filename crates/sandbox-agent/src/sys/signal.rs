@@ -7,6 +7,8 @@ use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::inherit;
+
 /// Highest signal number.
 pub(crate) const LAST: i32 = 64;
 
@@ -17,9 +19,7 @@ pub(crate) struct ChildEnds(File);
 impl ChildEnds {
     /// Gives every signal its default action, ignores SIGPIPE, and takes SIGCHLD as a descriptor.
     pub(crate) fn take() -> io::Result<Self> {
-        for signal in 1..=LAST {
-            set_action(signal, libc::SIG_DFL);
-        }
+        inherit::reset_signals()?;
         set_action(libc::SIGPIPE, libc::SIG_IGN);
         let mask = set_of(&[libc::SIGCHLD]);
         set_mask(&mask)?;

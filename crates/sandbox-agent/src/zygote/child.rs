@@ -80,9 +80,9 @@ fn leave_zygote(descriptors: &Descriptors, zygote: &OwnedFd) -> Result<(), Failu
             .flatten()
             .map(|fd| fd.as_raw_fd()),
     );
-    inherit::close_all_but(&mut keep).during("close the zygote's descriptors")?;
+    inherit::close_all_but(&keep).during("close the zygote's descriptors")?;
     inherit::reset_signals().during("reset the signals")?;
-    inherit::start_session();
+    inherit::start_session().during("start a session")?;
     inherit::adopt_orphans();
     inherit::set_name(c"sandbox-init");
     Ok(())

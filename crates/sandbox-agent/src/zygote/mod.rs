@@ -110,7 +110,7 @@ fn receive_configuration(library: &OwnedFd) -> Result<Option<Zygote>, Failure> {
 fn leave_inheritance(library: &OwnedFd) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
 
-    inherit::close_all_but(&mut [library.as_raw_fd()])?;
+    inherit::close_all_but(&[library.as_raw_fd()])?;
     inherit::replace_stdio(
         File::options()
             .read(true)
@@ -120,7 +120,8 @@ fn leave_inheritance(library: &OwnedFd) -> io::Result<()> {
     )?;
     inherit::reset_signals()?;
     inherit::forget_children();
-    inherit::start_session();
+    // Whoever leads a group already cannot, and needs not.
+    let _ = inherit::start_session();
     // Devices and directories get exactly the permissions they are made with.
     inherit::set_umask(0);
     inherit::reset_limits()?;

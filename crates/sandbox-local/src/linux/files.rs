@@ -13,7 +13,7 @@ use globset::{Candidate, GlobBuilder};
 use rustix::io::Errno;
 use sandbox_agent::protocol::{
     Blob, MAX_CHUNK,
-    files::{Entry, FileReply, FileRequest, Stat},
+    files::{Entry, FileReply, FileRequest, ORDINARY, Stat},
 };
 use sandbox_core::{
     Body, BoxStream, Bytes, Error, ErrorKind, FileContents, FileInfo, FileKind, Files, GlobOptions,
@@ -354,11 +354,10 @@ fn blob(path: &SandboxPath) -> Blob {
 
 /// Takes a descriptor only of a regular file on a file system whose files cannot make a reader wait or act on the host.
 fn regular_file(descriptor: OwnedFd) -> Result<File> {
-    const PLAIN: [u64; 5] = [0x794c_7630, 0x0102_1994, 0xef53, 0x5846_5342, 0x9123_683e];
     let file = File::from(descriptor);
     let metadata = file.metadata().map_err(io_error)?;
     let system = rustix::fs::fstatfs(&file).map_err(|errno| io_error(errno.into()))?;
-    if metadata.is_file() && PLAIN.contains(&(system.f_type as u64)) {
+    if metadata.is_file() && ORDINARY.contains(&(system.f_type as u64)) {
         return Ok(file);
     }
     Err(Error::new(
