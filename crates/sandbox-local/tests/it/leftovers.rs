@@ -1,6 +1,6 @@
 //! Nothing is left behind, whoever is killed and whenever.
 
-use crate::support::{State, example, holders, namespaces, processes, until};
+use crate::support::{State, example, holders, namespaces, parent, processes, until};
 use sandbox_core::prelude::*;
 use sandbox_local::LocalProvider;
 use std::{
@@ -170,16 +170,7 @@ fn children(of: u32) -> Vec<u32> {
         .unwrap()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let parent = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(") ")?
-            .1
-            .split(' ')
-            .nth(1)?
-            .parse::<u32>()
-            .ok()
-    };
-    pids.filter(|pid| parent(pid) == Some(of)).collect()
+    pids.filter(|pid| parent(*pid) == Some(of)).collect()
 }
 
 fn kill(pid: u32) {

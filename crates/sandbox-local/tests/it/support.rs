@@ -141,20 +141,33 @@ fn namespaces_of(pid: &str) -> BTreeSet<String> {
     links(&format!("/proc/{pid}/ns"))
 }
 
-/// Which of `namespaces` some process is in or holds open.
+/// Which of `namespaces` are still held by what could be left of this test's sandboxes: us, what we have started, and
+/// what nobody looks after. The kernel uses the numbers again, so others may well have namespaces of the same.
 pub(crate) fn holders(namespaces: &BTreeSet<String>) -> Vec<String> {
+    let others: BTreeSet<u32> = processes().into_iter().map(|(pid, _)| pid).collect();
     let pids = fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.flat_map(|pid| {
-        let held = ["ns", "fd"].map(|kind| links(&format!("/proc/{pid}/{kind}")));
-        let held = held
-            .into_iter()
-            .flatten()
-            .filter(|link| namespaces.contains(link));
-        held.map(move |namespace| format!("{pid} holds {namespace}"))
-            .collect::<Vec<_>>()
-    })
-    .collect()
+    let suspects = pids.filter(|pid| !others.contains(pid) && is_ours_or_nobodys(*pid));
+    suspects
+        .flat_map(|pid| {
+            let held = ["ns", "fd"].map(|kind| links(&format!("/proc/{pid}/{kind}")));
+            let held = held.into_iter().flatten();
+            let held = held.filter(|link| namespaces.contains(link));
+            held.map(move |namespace| format!("{pid} holds {namespace}"))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn is_ours_or_nobodys(pid: u32) -> bool {
+    let mut ancestors = std::iter::successors(Some(pid), |pid| parent(*pid));
+    parent(pid) == Some(1) || ancestors.any(|pid| pid == std::process::id())
+}
+
+/// The parent of a process that is there.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 fn links(directory: &str) -> BTreeSet<String> {
