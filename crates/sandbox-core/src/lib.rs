@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod attach;
 mod body;
 mod capability;
 mod command;
 mod error;
+mod exit;
 #[cfg(feature = "test-util")]
 pub mod fake;
 mod files;
@@ -12,6 +14,7 @@ mod layer;
 mod lifecycle;
 mod network;
 mod options;
+mod output;
 mod path;
 mod ports;
 pub mod prelude;
@@ -22,11 +25,13 @@ mod sandbox;
 mod snapshot;
 mod template;
 
+pub use attach::{Attach, Position, ProcessInfo};
 pub use body::{Body, FileContents};
 pub use bytes::Bytes;
 pub use capability::{Capabilities, Enforcement, EnforcementReport, Wall};
 pub use command::{Command, Program, Stdin};
 pub use error::{Error, ErrorKind, Result, Retry};
+pub use exit::{ExitStatus, Signal};
 pub use files::{
     FileInfo, FileKind, Files, FilesExt, GlobOptions, ListFilesOptions, MkdirOptions,
     PermissionOptions, ReadOptions, RemoveOptions, RenameOptions, StatOptions, SymlinkOptions,
@@ -40,12 +45,10 @@ pub use network::{Destination, NetworkAction, NetworkPolicy, NetworkRule};
 pub use options::{
     ConnectOptions, CreateOptions, Expiry, Extensions, Limits, ListOptions, Ownership, Source,
 };
+pub use output::Output;
 pub use path::SandboxPath;
 pub use ports::Ports;
-pub use process::{
-    Attach, ExitStatus, Output, Position, Process, ProcessControl, ProcessEvent, ProcessInfo,
-    Signal,
-};
+pub use process::{Process, ProcessControl, ProcessEvent};
 pub use provider::{SandboxInfo, SandboxProvider, SandboxState};
 pub use pty::{Pty, PtySize};
 pub use sandbox::{Sandbox, SandboxExt};

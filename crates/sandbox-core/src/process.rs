@@ -1,10 +1,11 @@
 //! A running command: one type for foreground, background and terminals, a stream of events plus controls.
 
-use crate::{BoxStream, Bytes, Error, ErrorKind, ProcessId, PtySize, Result};
+use crate::{
+    BoxStream, Bytes, Error, ErrorKind, ExitStatus, Output, ProcessId, PtySize, Result, Signal,
+};
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use serde::Serialize;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 /// What a process says, in order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,95 +29,6 @@ pub enum ProcessEvent {
     },
     /// It ended. The last event.
     Exited(ExitStatus),
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ExitStatus {
-    /// It returned this code.
-    Code(i32),
-    /// It was ended by this signal.
-    Signal(i32),
-    /// Its [`Command::timeout`](crate::Command::timeout) passed.
-    TimedOut,
-    /// The sandbox's memory was used up, and the kernel chose this process.
-    ///
-    /// Where the kernel counts its kills for the sandbox as a whole, a command that something else has killed can show
-    /// this too: if, while it ran, the kernel had ended a process whose command went on.
-    OutOfMemory,
-}
-
-impl ExitStatus {
-    /// Whether it returned 0.
-    #[must_use]
-    pub fn success(self) -> bool {
-        self == Self::Code(0)
-    }
-
-    /// One number as a shell would give it: the code, 128 and the signal, 124 for a timeout, 137 for lack of memory.
-    #[must_use]
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Code(code) => code,
-            Self::Signal(signal) => signal.saturating_add(128),
-            Self::TimedOut => 124,
-            Self::OutOfMemory => 137,
-        }
-    }
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "ended by signal {signal}"),
-            Self::TimedOut => f.write_str("timed out"),
-            Self::OutOfMemory => f.write_str("out of memory"),
-        }
-    }
-}
-
-/// A signal, by its Linux number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Signal(i32);
-
-impl Signal {
-    /// Hang-up.
-    pub const HUP: Self = Self(1);
-    /// Interrupt, as by Ctrl-C.
-    pub const INT: Self = Self(2);
-    /// Quit.
-    pub const QUIT: Self = Self(3);
-    /// The end that cannot be caught; it takes the whole tree of a command.
-    pub const KILL: Self = Self(9);
-    /// User-defined.
-    pub const USR1: Self = Self(10);
-    /// User-defined.
-    pub const USR2: Self = Self(12);
-    /// Please end.
-    pub const TERM: Self = Self(15);
-
-    /// A signal by its Linux number.
-    ///
-    /// # Errors
-    /// `InvalidArgument` unless 1 to 64.
-    pub fn new(number: i32) -> Result<Self> {
-        if (1..=64).contains(&number) {
-            Ok(Self(number))
-        } else {
-            Err(Error::invalid(format!(
-                "signal {number} does not exist, use 1 to 64"
-            )))
-        }
-    }
-
-    /// Its Linux number.
-    #[must_use]
-    pub fn number(self) -> i32 {
-        self.0
-    }
 }
 
 /// What can be done to a process from any task.
@@ -347,125 +259,6 @@ impl fmt::Debug for Process {
             .field("exit", &self.exit)
             .finish_non_exhaustive()
     }
-}
-
-/// All that a command said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Output {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// Standard output, or a terminal's.
-    pub stdout: Bytes,
-    /// Standard error.
-    pub stderr: Bytes,
-    /// Some output is missing: there was more than the limit, or it was dropped on the way.
-    pub truncated: bool,
-}
-
-impl Output {
-    /// Bytes of each stream that [`Process::output`] keeps: 16 MiB.
-    pub const DEFAULT_LIMIT: usize = 16 * 1024 * 1024;
-
-    /// The output itself if the command returned 0.
-    ///
-    /// # Errors
-    /// `InvalidState` that names the exit and the end of standard error.
-    pub fn check(self) -> Result<Self> {
-        if self.status.success() {
-            return Ok(self);
-        }
-        let text = String::from_utf8_lossy(&self.stderr);
-        let tail: String = text
-            .trim_end()
-            .chars()
-            .rev()
-            .take(500)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .collect();
-        let message = format!("the command failed: {}", self.status);
-        Err(Error::new(ErrorKind::InvalidState, message).with_context("stderr", tail))
-    }
-
-    /// Standard output as text; what is not UTF-8 becomes U+FFFD.
-    #[must_use]
-    pub fn stdout_text(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
-    }
-
-    /// Standard error as text; what is not UTF-8 becomes U+FFFD.
-    #[must_use]
-    pub fn stderr_text(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).into_owned()
-    }
-}
-
-/// Where an attached reader starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Position {
-    /// With what comes from now on; [`Process::cursor`] counts from the process's start all the same.
-    Now,
-    /// At this byte, counted as [`Process::cursor`] does. If it is no longer kept, a [`ProcessEvent::Lost`] comes first.
-    Cursor(u64),
-}
-
-/// A process that runs in a sandbox or has run there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ProcessInfo {
-    /// Its name.
-    pub id: ProcessId,
-    /// The sandbox's number for it.
-    pub pid: Option<u32>,
-    /// Its label.
-    pub tag: Option<String>,
-    /// Program and arguments, possibly shortened.
-    pub argv: Vec<String>,
-    /// Whether it has a terminal.
-    pub pty: bool,
-    /// How it ended, if it did.
-    pub exit: Option<ExitStatus>,
-    /// From its start to now or to its end.
-    pub elapsed: Option<Duration>,
-}
-
-impl ProcessInfo {
-    /// A process of which only the name is known.
-    #[must_use]
-    pub fn new(id: ProcessId) -> Self {
-        Self {
-            id,
-            pid: None,
-            tag: None,
-            argv: Vec::new(),
-            pty: false,
-            exit: None,
-            elapsed: None,
-        }
-    }
-}
-
-/// Processes that another reader, or another program, has started.
-#[async_trait]
-pub trait Attach: Send + Sync {
-    /// Follows a process that runs or has ended.
-    ///
-    /// # Behavior
-    /// - Several readers may follow one process. A slow one loses output, is told so by [`ProcessEvent::Lost`],
-    ///   and stops nobody.
-    /// - After the end, what is still kept comes, and then the exit.
-    /// - Standard input stays open between readers, and each of them may write to it.
-    ///
-    /// # Errors
-    /// `NotFound` if there is no such process (any more).
-    async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process>;
-
-    /// The processes that were started through the contract, oldest first, those that have ended included while they
-    /// are kept.
-    async fn processes(&self) -> Result<Vec<ProcessInfo>>;
 }
 
 #[cfg(test)]

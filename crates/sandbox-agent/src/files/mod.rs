@@ -56,6 +56,22 @@ enum Answer {
     Descriptor(OwnedFd, u64),
 }
 
+impl Answer {
+    const DONE: Self = Self::Reply(FileReply::Done {});
+}
+
+impl From<Contents> for Answer {
+    fn from(contents: Contents) -> Self {
+        match contents {
+            Contents::Data(data, size) => Self::Reply(FileReply::Data {
+                data: Blob(data),
+                size,
+            }),
+            Contents::Opened(fd, size) => Self::Descriptor(fd, size),
+        }
+    }
+}
+
 impl Worker {
     fn new(connection: Connection) -> Self {
         file::clear_umask();
@@ -106,59 +122,31 @@ impl Worker {
         match request {
             FileRequest::Read {
                 path, offset, len, ..
-            } => {
-                return Ok(match content::read(tree, &path.0, offset, len)? {
-                    Contents::Data(data, size) => Answer::Reply(FileReply::Data {
-                        data: Blob(data),
-                        size,
-                    }),
-                    Contents::Opened(fd, size) => Answer::Descriptor(fd, size),
-                });
-            }
+            } => Ok(content::read(tree, &path.0, offset, len)?.into()),
             FileRequest::Create { path, mode, .. } => {
-                return Ok(Answer::Descriptor(content::create(tree, &path.0, mode)?, 0));
+                Ok(Answer::Descriptor(content::create(tree, &path.0, mode)?, 0))
             }
             FileRequest::Stat { path, follow, .. } => {
                 let stat = meta::stat(tree, names, &path.0, follow)?;
-                return Ok(Answer::Reply(FileReply::Stat { stat }));
+                Ok(Answer::Reply(FileReply::Stat { stat }))
             }
-            FileRequest::Write {
-                path, mode, data, ..
-            } => content::write(tree, &path.0, mode, &data.0)?,
             FileRequest::List {
                 path, depth, limit, ..
             } => {
                 meta::refresh(names);
-                let batch = Default::default();
-                Listing {
+                let (path, batch) = (path.0.as_slice(), Default::default());
+                let mut listing = Listing {
                     tree,
                     names,
                     connection,
-                    path: &path.0,
+                    path,
                     batch,
-                }
-                .run(depth, limit)?;
+                };
+                listing.run(depth, limit)?;
+                Ok(Answer::DONE)
             }
-            FileRequest::Mkdir {
-                path,
-                mode,
-                parents,
-                ..
-            } => meta::mkdir(tree, &path.0, mode, parents)?,
-            FileRequest::Rename { from, to, .. } => {
-                rename::rename(tree, connection, &from.0, &to.0, uid)?
-            }
-            FileRequest::Remove {
-                path, recursive, ..
-            } => remove::remove(tree, connection, &path.0, recursive)?,
-            FileRequest::SetPermissions {
-                path, mode, owner, ..
-            } => {
-                meta::set_permissions(tree, &path.0, mode, owner.as_deref())?;
-            }
-            FileRequest::Symlink { path, target, .. } => meta::symlink(tree, &path.0, &target.0)?,
+            change => perform(tree, connection, uid, change).map(|()| Answer::DONE),
         }
-        Ok(Answer::Reply(FileReply::Done {}))
     }
 
     /// Takes the rights of `user`, and says which uid that is and where its home is.
@@ -187,6 +175,44 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Carries out a request that changes something and is answered by its success alone.
+fn perform(
+    tree: &Tree,
+    connection: &mut Connection,
+    uid: u32,
+    request: FileRequest,
+) -> Outcome<()> {
+    match request {
+        FileRequest::Write {
+            path, mode, data, ..
+        } => content::write(tree, &path.0, mode, &data.0)?,
+        FileRequest::Mkdir {
+            path,
+            mode,
+            parents,
+            ..
+        } => meta::mkdir(tree, &path.0, mode, parents)?,
+        FileRequest::Rename { from, to, .. } => {
+            rename::rename(tree, connection, &from.0, &to.0, uid)?
+        }
+        FileRequest::Remove {
+            path, recursive, ..
+        } => remove::remove(tree, connection, &path.0, recursive)?,
+        FileRequest::SetPermissions {
+            path, mode, owner, ..
+        } => {
+            meta::set_permissions(tree, &path.0, mode, owner.as_deref())?;
+        }
+        FileRequest::Symlink { path, target, .. } => meta::symlink(tree, &path.0, &target.0)?,
+        // Their answers are more than that: they change nothing here.
+        FileRequest::Read { .. }
+        | FileRequest::Create { .. }
+        | FileRequest::Stat { .. }
+        | FileRequest::List { .. } => {}
+    }
+    Ok(())
 }
 
 /// Whose rights a request asks for.

@@ -208,14 +208,67 @@ pub(crate) fn make(shared: &Shared, request: Request) -> Result<Made> {
 
 fn make_in(
     shared: &Shared,
-    request: Request,
+    mut request: Request,
     template: &Template,
     id: &SandboxId,
     locked: &Locked,
 ) -> Result<(Ownership, OwnedFd, OwnedFd)> {
+    let (ownership, lifetime) = (request.ownership, request.lifetime);
+    let env = std::mem::take(&mut request.env);
+    let record = put_on_record(shared, request, template, id, locked)?;
+    let prepared = prepare(shared, locked, template, &record).map_err(|error| {
+        storage_error(error, "the sandbox's files or cgroups could not be made")
+    })?;
+    let (lifeline_read, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| storage_error(error.into(), "no pipe could be made"))?;
+    let (group, oom_counter) = (prepared.group.as_ref(), prepared.oom_counter.as_ref());
+    let blob = |text: String| Blob(text.into_bytes());
+    let variables = env.into_iter();
+    let create = Create {
+        name: id.to_string(),
+        uid_base: ranges::base(record.range),
+        uid_count: ranges::COUNT,
+        overlays: prepared.overlays,
+        tmpfs_size: TMPFS_SIZE,
+        env: variables
+            .map(|(name, value)| (blob(name), blob(value)))
+            .collect(),
+        lifetime_ms: lifetime.as_millis() as u64,
+        // Until it is handed over, a detached sandbox ends with its maker too.
+        owned: true,
+        seccomp: Blob(seccomp::filter().to_vec()),
+        process_cgroup: group.is_some(),
+        oom_counter: oom_counter.is_some(),
+        weaken: shared.weaken,
+    };
+    let fds = [&prepared.listener, &lifeline_read].map(AsFd::as_fd);
+    let given = [group, oom_counter].into_iter().flatten();
+    let fds: Vec<BorrowedFd<'_>> = fds
+        .into_iter()
+        .chain([locked.lock.as_fd()])
+        .chain(given.map(AsFd::as_fd))
+        .collect();
+    let created = shared.zygote.create(&create, &fds)?;
+    if let Err(error) = settle(created.pid, &record, locked) {
+        let _ = rustix::process::pidfd_send_signal(&created.pidfd, Signal::KILL);
+        wait(created.pidfd.as_fd(), ANSWER_WITHIN);
+        return Err(error);
+    }
+    Ok((ownership, created.pidfd, lifeline))
+}
+
+/// Writes the record of what is about to be made, with a range of uids taken for it.
+fn put_on_record(
+    shared: &Shared,
+    request: Request,
+    template: &Template,
+    id: &SandboxId,
+    locked: &Locked,
+) -> Result<Record> {
     let limits = enforceable(&shared.host, request.limits);
     let groups = Groups::of(&shared.host, id.as_str(), &limits);
     let range = ranges::take(&locked.path)?;
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let record = Record {
         id: id.clone(),
         name: request.name,
@@ -225,9 +278,7 @@ fn make_in(
         ownership: request.ownership,
         limits,
         metadata: request.metadata,
-        created_ms: SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |age| age.as_millis() as u64),
+        created_ms: age.map_or(0, |age| age.as_millis() as u64),
         range,
         groups,
     };
@@ -235,54 +286,7 @@ fn make_in(
     if written.is_err() {
         ranges::give_back(range, &locked.path);
     }
-    written?;
-    let uid_base = ranges::base(range);
-    let prepared = prepare(shared, locked, template, &record, uid_base);
-    let Prepared {
-        overlays,
-        listener,
-        group,
-        oom_counter,
-    } = prepared.map_err(|error| {
-        storage_error(error, "the sandbox's files or cgroups could not be made")
-    })?;
-    let (lifeline_read, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|error| storage_error(error.into(), "no pipe could be made"))?;
-    let blob = |text: String| Blob(text.into_bytes());
-    let create = Create {
-        name: id.to_string(),
-        uid_base,
-        uid_count: ranges::COUNT,
-        overlays,
-        tmpfs_size: TMPFS_SIZE,
-        env: request
-            .env
-            .into_iter()
-            .map(|(name, value)| (blob(name), blob(value)))
-            .collect(),
-        lifetime_ms: request.lifetime.as_millis() as u64,
-        // Until it is handed over, a detached sandbox ends with its maker too.
-        owned: true,
-        seccomp: Blob(seccomp::filter().to_vec()),
-        process_cgroup: group.is_some(),
-        oom_counter: oom_counter.is_some(),
-        weaken: shared.weaken,
-    };
-    let mut fds: Vec<BorrowedFd<'_>> =
-        vec![listener.as_fd(), lifeline_read.as_fd(), locked.lock.as_fd()];
-    fds.extend(
-        group
-            .iter()
-            .map(AsFd::as_fd)
-            .chain(oom_counter.iter().map(AsFd::as_fd)),
-    );
-    let created = shared.zygote.create(&create, &fds)?;
-    if let Err(error) = settle(created.pid, &record, locked) {
-        let _ = rustix::process::pidfd_send_signal(&created.pidfd, Signal::KILL);
-        wait(created.pidfd.as_fd(), ANSWER_WITHIN);
-        return Err(error);
-    }
-    Ok((request.ownership, created.pidfd, lifeline))
+    written.map(|()| record)
 }
 
 /// Puts a new PID 1 on record and under its limits.
@@ -322,8 +326,8 @@ fn prepare(
     locked: &Locked,
     template: &Template,
     record: &Record,
-    uid_base: u32,
 ) -> io::Result<Prepared> {
+    let uid_base = ranges::base(record.range);
     let overlays = make_store(locked, template)?;
     record.groups.make(&shared.host, &record.limits)?;
     let mut group = None;
