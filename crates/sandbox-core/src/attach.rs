@@ -11,7 +11,8 @@ use std::time::Duration;
 pub enum Position {
     /// With what comes from now on; [`Process::cursor`] counts from the process's start all the same.
     Now,
-    /// At this byte, counted as [`Process::cursor`] does. If it is no longer kept, a [`ProcessEvent::Lost`] comes first.
+    /// At this byte, counted as [`Process::cursor`] does. If it is no longer kept, a
+    /// [`ProcessEvent::Lost`](crate::ProcessEvent::Lost) comes first.
     Cursor(u64),
 }
 
@@ -57,8 +58,8 @@ pub trait Attach: Send + Sync {
     /// Follows a process that runs or has ended.
     ///
     /// # Behavior
-    /// - Several readers may follow one process. A slow one loses output, is told so by [`ProcessEvent::Lost`],
-    ///   and stops nobody.
+    /// - Several readers may follow one process. A slow one loses output, is told so by
+    ///   [`ProcessEvent::Lost`](crate::ProcessEvent::Lost), and stops nobody.
     /// - After the end, what is still kept comes, and then the exit.
     /// - Standard input stays open between readers, and each of them may write to it.
     ///

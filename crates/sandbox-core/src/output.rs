@@ -17,7 +17,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Bytes of each stream that [`Process::output`] keeps: 16 MiB.
+    /// Bytes of each stream that [`Process::output`](crate::Process::output) keeps: 16 MiB.
     pub const DEFAULT_LIMIT: usize = 16 * 1024 * 1024;
 
     /// The output itself if the command returned 0.

@@ -126,7 +126,7 @@ impl Process {
     }
 
     /// Bytes of output up to the last event, over all streams, dropped ones included: where to come back to with
-    /// [`Position::Cursor`].
+    /// [`Position::Cursor`](crate::Position::Cursor).
     #[must_use]
     pub fn cursor(&self) -> u64 {
         self.cursor
