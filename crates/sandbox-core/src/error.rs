@@ -29,7 +29,7 @@ pub enum ErrorKind {
     QuotaExceeded,
     /// The disk of the sandbox or of the provider is full.
     StorageFull,
-    /// Too many requests.
+    /// Too many requests. Nothing has happened.
     RateLimited,
     /// No answer within the request's time. Whether it took effect is unknown.
     Timeout,

@@ -1,55 +1,65 @@
 //! What a layer does around calls, apart from the forwarding that all layers share.
 
 use crate::{Call, provider::WrappedProvider, sandbox::WrappedSandbox};
-use sandbox_core::{Body, BoxStream, FileContents, Process, Result, Sandbox, SandboxProvider};
+use sandbox_core::{
+    Body, BoxStream, CreateOptions, FileContents, Process, Result, Sandbox, SandboxProvider,
+};
 use std::{fmt, sync::Arc};
 
 /// What happens around each call of the contract.
 ///
-/// The futures given to it do the call when they are polled: one that is never polled has no effect, and one that is
+/// Each `run` and `open` given to it makes the call anew, with the same arguments, whenever it is called; most layers
+/// call it once. The call is done when the future is polled: one that is never polled has no effect, and one that is
 /// dropped is cancelled. Calls that answer without waiting (`id`, `name`, `capabilities`, `enforcement`, a handle by id)
 /// are forwarded as they are.
 pub trait Around: Clone + fmt::Debug + Send + Sync + 'static {
     /// Goes around a call with one result.
-    fn call<T: Send>(
+    fn call<T: Send, F: Future<Output = Result<T>> + Send>(
         &self,
         call: Call<'_>,
-        run: impl Future<Output = Result<T>> + Send,
+        run: impl FnMut() -> F + Send,
     ) -> impl Future<Output = Result<T>> + Send;
 
     /// Goes around a call whose results come one by one.
     fn stream<T: Send + 'static>(
         &self,
         call: Call<'_>,
-        results: BoxStream<'static, Result<T>>,
+        open: impl FnMut() -> BoxStream<'static, Result<T>> + Send + 'static,
     ) -> BoxStream<'static, Result<T>>;
 
     /// Goes around the start of a process, and around its events where that matters.
-    fn spawn(
+    fn spawn<F: Future<Output = Result<Process>> + Send>(
         &self,
         call: Call<'_>,
-        run: impl Future<Output = Result<Process>> + Send,
+        run: impl FnMut() -> F + Send,
     ) -> impl Future<Output = Result<Process>> + Send {
         self.call(call, run)
     }
 
     /// Goes around the opening of a file, and around its contents where that matters.
-    fn read(
+    fn read<F: Future<Output = Result<FileContents>> + Send>(
         &self,
         call: Call<'_>,
-        run: impl Future<Output = Result<FileContents>> + Send,
+        run: impl FnMut() -> F + Send,
     ) -> impl Future<Output = Result<FileContents>> + Send {
         self.call(call, run)
     }
 
-    /// Goes around the writing of a file, and around its contents where that matters.
+    /// Goes around the writing of a file, and around its contents where that matters. `run` can be called again only
+    /// where the body is at hand.
     fn write<F: Future<Output = Result<()>> + Send>(
         &self,
         call: Call<'_>,
         body: Body,
-        run: impl FnOnce(Body) -> F + Send,
-    ) -> impl Future<Output = Result<()>> + Send {
-        self.call(call, run(body))
+        run: impl FnMut(Body) -> F + Send,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Changes what is asked for of a new sandbox, before the call and before its enforcement is told, or refuses it.
+    ///
+    /// # Errors
+    /// Why it is refused: `create` fails with that.
+    fn adjust(&self, options: CreateOptions) -> Result<CreateOptions> {
+        Ok(options)
     }
 }
 

@@ -1,8 +1,13 @@
-//! Which call of the contract a layer is around.
+//! Which call of the contract a layer is around, and what it is called with.
 
-use sandbox_core::{ProcessId, SandboxId};
+use sandbox_core::{
+    Command, ConnectOptions, CreateOptions, GlobOptions, ListFilesOptions, ListOptions,
+    MkdirOptions, PermissionOptions, Position, ProcessId, PtySize, ReadOptions, RemoveOptions,
+    RenameOptions, SandboxId, SandboxPath, Signal, StatOptions, SymlinkOptions, WriteOptions,
+};
+use std::{fmt, time::Duration};
 
-/// A call of the contract. It tells what is called, not with what.
+/// A call of the contract. Its `Debug` tells what is called, never with what.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Call<'a> {
@@ -14,6 +19,8 @@ pub struct Call<'a> {
     pub sandbox: Option<&'a SandboxId>,
     /// The process, of a call to its controls.
     pub process: Option<&'a ProcessId>,
+    /// What it is called with.
+    pub arguments: Arguments<'a>,
 }
 
 /// Calls that take their time for similar reasons.
@@ -32,6 +39,61 @@ pub enum Kind {
     Stdin,
 }
 
+/// What a call is made with, as far as layers care: of bytes that go in only their number. It may hold secrets, so that
+/// its `Debug` shows nothing.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum Arguments<'a> {
+    /// Nothing but what the call is about.
+    None,
+    /// `create`.
+    Create(&'a CreateOptions),
+    /// `connect`.
+    Connect(&'a ConnectOptions),
+    /// `list`.
+    List(&'a ListOptions),
+    /// `spawn`, and `pty.spawn` with the size of the terminal.
+    Spawn(&'a Command, Option<PtySize>),
+    /// `attach.attach`.
+    Attach(&'a ProcessId, Position),
+    /// `lifecycle.set_lifetime`.
+    Lifetime(Duration),
+    /// `ports.preview_url`.
+    Port(u16),
+    /// `process.write_stdin`, the number of bytes.
+    Stdin(usize),
+    /// `process.signal`.
+    Signal(Signal),
+    /// `process.resize`.
+    Resize(PtySize),
+    /// `files.read`.
+    Read(&'a SandboxPath, &'a ReadOptions),
+    /// `files.write`, with the number of bytes if it is known.
+    Write(&'a SandboxPath, Option<u64>, &'a WriteOptions),
+    /// `files.stat`.
+    Stat(&'a SandboxPath, &'a StatOptions),
+    /// `files.list`.
+    ListFiles(&'a SandboxPath, &'a ListFilesOptions),
+    /// `files.glob`.
+    Glob(&'a SandboxPath, &'a str, &'a GlobOptions),
+    /// `files.mkdir`.
+    Mkdir(&'a SandboxPath, &'a MkdirOptions),
+    /// `files.rename`, from and to.
+    Rename(&'a SandboxPath, &'a SandboxPath, &'a RenameOptions),
+    /// `files.symlink`, the link and its target.
+    Symlink(&'a SandboxPath, &'a SandboxPath, &'a SymlinkOptions),
+    /// `files.remove`.
+    Remove(&'a SandboxPath, &'a RemoveOptions),
+    /// `files.set_permissions`.
+    SetPermissions(&'a SandboxPath, &'a PermissionOptions),
+}
+
+impl fmt::Debug for Arguments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
 impl<'a> Call<'a> {
     /// A call of the provider's own.
     pub(crate) fn new(kind: Kind, operation: &'static str) -> Self {
@@ -40,6 +102,7 @@ impl<'a> Call<'a> {
             kind,
             sandbox: None,
             process: None,
+            arguments: Arguments::None,
         }
     }
 
@@ -55,6 +118,12 @@ impl<'a> Call<'a> {
     /// A call about a process of its sandbox.
     pub(crate) fn process(mut self, process: &'a ProcessId) -> Self {
         self.process = Some(process);
+        self
+    }
+
+    /// A call with arguments.
+    pub(crate) fn with(mut self, arguments: Arguments<'a>) -> Self {
+        self.arguments = arguments;
         self
     }
 }

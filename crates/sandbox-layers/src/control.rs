@@ -1,6 +1,6 @@
 //! Forwards the calls to a process's controls.
 
-use crate::{Around, Call, Kind};
+use crate::{Arguments, Around, Call, Kind};
 use async_trait::async_trait;
 use sandbox_core::{Bytes, Process, ProcessControl, ProcessId, PtySize, Result, SandboxId, Signal};
 use std::sync::Arc;
@@ -33,14 +33,15 @@ pub(crate) fn wrap_process<A: Around>(
 }
 
 impl<A: Around> WrappedControl<A> {
-    async fn forward(
+    async fn forward<F: Future<Output = Result<()>> + Send>(
         &self,
         kind: Kind,
         operation: &'static str,
-        run: impl Future<Output = Result<()>> + Send,
+        arguments: Arguments<'_>,
+        run: impl FnMut() -> F + Send,
     ) -> Result<()> {
         let call = Call::of(kind, operation, &self.sandbox).process(&self.process);
-        self.around.call(call, run).await
+        self.around.call(call.with(arguments), run).await
     }
 }
 
@@ -48,23 +49,29 @@ impl<A: Around> WrappedControl<A> {
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> ProcessControl for WrappedControl<A> {
     async fn write_stdin(&self, data: Bytes) -> Result<()> {
-        let run = self.inner.write_stdin(data);
-        self.forward(Kind::Stdin, "process.write_stdin", run).await
+        let arguments = Arguments::Stdin(data.len());
+        let run = || self.inner.write_stdin(data.clone());
+        self.forward(Kind::Stdin, "process.write_stdin", arguments, run)
+            .await
     }
 
     async fn close_stdin(&self) -> Result<()> {
-        let run = self.inner.close_stdin();
-        self.forward(Kind::Control, "process.close_stdin", run)
+        let run = || self.inner.close_stdin();
+        self.forward(Kind::Control, "process.close_stdin", Arguments::None, run)
             .await
     }
 
     async fn signal(&self, signal: Signal) -> Result<()> {
-        let run = self.inner.signal(signal);
-        self.forward(Kind::Control, "process.signal", run).await
+        let run = || self.inner.signal(signal);
+        let arguments = Arguments::Signal(signal);
+        self.forward(Kind::Control, "process.signal", arguments, run)
+            .await
     }
 
     async fn resize(&self, size: PtySize) -> Result<()> {
-        let run = self.inner.resize(size);
-        self.forward(Kind::Control, "process.resize", run).await
+        let run = || self.inner.resize(size);
+        let arguments = Arguments::Resize(size);
+        self.forward(Kind::Control, "process.resize", arguments, run)
+            .await
     }
 }

@@ -5,6 +5,7 @@ mod call;
 mod control;
 mod files;
 mod provider;
+mod retry;
 mod sandbox;
 #[cfg(test)]
 mod testing;
@@ -12,6 +13,7 @@ mod timeout;
 mod tracing;
 
 pub use around::{Around, around_provider, around_sandbox};
-pub use call::{Call, Kind};
+pub use call::{Arguments, Call, Kind};
+pub use retry::RetryLayer;
 pub use timeout::TimeoutLayer;
 pub use tracing::TracingLayer;

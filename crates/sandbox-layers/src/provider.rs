@@ -1,6 +1,6 @@
 //! Forwards a provider's calls.
 
-use crate::{Around, Call, Kind};
+use crate::{Arguments, Around, Call, Kind};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use sandbox_core::{
@@ -28,19 +28,25 @@ impl<A: Around> SandboxProvider for WrappedProvider<A> {
     }
 
     fn enforcement(&self, options: &CreateOptions) -> EnforcementReport {
-        self.inner.enforcement(options)
+        match self.around.adjust(options.clone()) {
+            Ok(options) => self.inner.enforcement(&options),
+            // What would be refused is told as it was asked for.
+            Err(_) => self.inner.enforcement(options),
+        }
     }
 
     async fn create(&self, options: CreateOptions) -> Result<Arc<dyn Sandbox>> {
-        let call = Call::new(Kind::Create, "create");
-        self.around.call(call, self.inner.create(options)).await
+        let options = self.around.adjust(options);
+        let options = options.map_err(|error| error.with_operation("create"))?;
+        let call = Call::new(Kind::Create, "create").with(Arguments::Create(&options));
+        let run = || self.inner.create(options.clone());
+        self.around.call(call, run).await
     }
 
     async fn connect(&self, id: &SandboxId, options: ConnectOptions) -> Result<Arc<dyn Sandbox>> {
-        let call = Call::of(Kind::Create, "connect", id);
-        self.around
-            .call(call, self.inner.connect(id, options))
-            .await
+        let call = Call::of(Kind::Create, "connect", id).with(Arguments::Connect(&options));
+        let run = || self.inner.connect(id, options.clone());
+        self.around.call(call, run).await
     }
 
     fn sandbox(&self, id: &SandboxId) -> Arc<dyn Sandbox> {
@@ -48,13 +54,15 @@ impl<A: Around> SandboxProvider for WrappedProvider<A> {
     }
 
     fn list(&self, options: ListOptions) -> BoxStream<'static, Result<SandboxInfo>> {
-        let call = Call::new(Kind::Control, "list");
-        self.around.stream(call, self.inner.list(options))
+        let call = Call::new(Kind::Control, "list").with(Arguments::List(&options));
+        let (inner, options) = (Arc::clone(&self.inner), options.clone());
+        self.around
+            .stream(call, move || inner.list(options.clone()))
     }
 
     async fn kill(&self, id: &SandboxId) -> Result<bool> {
         let call = Call::of(Kind::Control, "kill", id);
-        self.around.call(call, self.inner.kill(id)).await
+        self.around.call(call, || self.inner.kill(id)).await
     }
 
     fn templates(&self) -> Option<&dyn Templates> {
@@ -66,9 +74,11 @@ impl<A: Around> SandboxProvider for WrappedProvider<A> {
 impl<A: Around> Templates for WrappedProvider<A> {
     fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
         let call = Call::new(Kind::Control, "templates.list");
-        match self.inner.templates() {
-            Some(templates) => self.around.stream(call, templates.list()),
+        let inner = Arc::clone(&self.inner);
+        let open = move || match inner.templates() {
+            Some(templates) => templates.list(),
             None => stream::once(async { Err(Error::unsupported("templates")) }).boxed(),
-        }
+        };
+        self.around.stream(call, open)
     }
 }

@@ -1,6 +1,6 @@
 //! Forwards a sandbox's calls, and those of its capabilities but files.
 
-use crate::{Around, Call, Kind, control::wrap_process};
+use crate::{Arguments, Around, Call, Kind, control::wrap_process};
 use async_trait::async_trait;
 use sandbox_core::{
     Attach, Capabilities, Command, Files, Lifecycle, Pause, Ports, Position, Process, ProcessId,
@@ -22,32 +22,35 @@ impl<A: Around> WrappedSandbox<A> {
     }
 
     /// Goes around a call of kind [`Kind::Create`].
-    async fn create<T: Send>(
+    async fn create<T: Send, F: Future<Output = Result<T>> + Send>(
         &self,
         operation: &'static str,
-        run: impl Future<Output = Result<T>> + Send,
+        arguments: Arguments<'_>,
+        run: impl FnMut() -> F + Send,
     ) -> Result<T> {
-        let call = self.call(Kind::Create, operation);
+        let call = self.call(Kind::Create, operation).with(arguments);
         self.around.call(call, run).await
     }
 
     /// Goes around a call of kind [`Kind::Control`].
-    async fn control<T: Send>(
+    async fn control<T: Send, F: Future<Output = Result<T>> + Send>(
         &self,
         operation: &'static str,
-        run: impl Future<Output = Result<T>> + Send,
+        arguments: Arguments<'_>,
+        run: impl FnMut() -> F + Send,
     ) -> Result<T> {
-        let call = self.call(Kind::Control, operation);
+        let call = self.call(Kind::Control, operation).with(arguments);
         self.around.call(call, run).await
     }
 
     /// Goes around a call that gives a process, and around that.
-    async fn start(
+    async fn start<F: Future<Output = Result<Process>> + Send>(
         &self,
         operation: &'static str,
-        run: impl Future<Output = Result<Process>> + Send,
+        arguments: Arguments<'_>,
+        run: impl FnMut() -> F + Send,
     ) -> Result<Process> {
-        let call = self.call(Kind::Spawn, operation);
+        let call = self.call(Kind::Spawn, operation).with(arguments);
         let process = self.around.spawn(call, run).await?;
         Ok(wrap_process(process, self.inner.id(), &self.around))
     }
@@ -65,11 +68,14 @@ impl<A: Around> Sandbox for WrappedSandbox<A> {
     }
 
     async fn info(&self) -> Result<SandboxInfo> {
-        self.control("info", self.inner.info()).await
+        self.control("info", Arguments::None, || self.inner.info())
+            .await
     }
 
     async fn spawn(&self, command: Command) -> Result<Process> {
-        self.start("spawn", self.inner.spawn(command)).await
+        let run = || self.inner.spawn(command.clone());
+        self.start("spawn", Arguments::Spawn(&command, None), run)
+            .await
     }
 
     fn files(&self) -> &dyn Files {
@@ -77,7 +83,8 @@ impl<A: Around> Sandbox for WrappedSandbox<A> {
     }
 
     async fn kill(&self) -> Result<bool> {
-        self.control("kill", self.inner.kill()).await
+        self.control("kill", Arguments::None, || self.inner.kill())
+            .await
     }
 
     fn pty(&self) -> Option<&dyn Pty> {
@@ -109,8 +116,10 @@ impl<A: Around> Sandbox for WrappedSandbox<A> {
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Pty for WrappedSandbox<A> {
     async fn spawn(&self, command: Command, size: PtySize) -> Result<Process> {
-        let run = self.inner.require_pty()?.spawn(command, size);
-        self.start("pty.spawn", run).await
+        let pty = self.inner.require_pty()?;
+        let run = || pty.spawn(command.clone(), size);
+        let arguments = Arguments::Spawn(&command, Some(size));
+        self.start("pty.spawn", arguments, run).await
     }
 }
 
@@ -118,13 +127,16 @@ impl<A: Around> Pty for WrappedSandbox<A> {
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Attach for WrappedSandbox<A> {
     async fn attach(&self, id: &ProcessId, from: Position) -> Result<Process> {
-        let run = self.inner.require_attach()?.attach(id, from);
-        self.start("attach.attach", run).await
+        let attach = self.inner.require_attach()?;
+        let run = || attach.attach(id, from);
+        self.start("attach.attach", Arguments::Attach(id, from), run)
+            .await
     }
 
     async fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        let run = self.inner.require_attach()?.processes();
-        self.control("attach.processes", run).await
+        let attach = self.inner.require_attach()?;
+        let run = || attach.processes();
+        self.control("attach.processes", Arguments::None, run).await
     }
 }
 
@@ -132,8 +144,10 @@ impl<A: Around> Attach for WrappedSandbox<A> {
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Lifecycle for WrappedSandbox<A> {
     async fn set_lifetime(&self, remaining: Duration) -> Result<()> {
-        let run = self.inner.require_lifecycle()?.set_lifetime(remaining);
-        self.control("lifecycle.set_lifetime", run).await
+        let lifecycle = self.inner.require_lifecycle()?;
+        let run = || lifecycle.set_lifetime(remaining);
+        let arguments = Arguments::Lifetime(remaining);
+        self.control("lifecycle.set_lifetime", arguments, run).await
     }
 }
 
@@ -141,13 +155,15 @@ impl<A: Around> Lifecycle for WrappedSandbox<A> {
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Pause for WrappedSandbox<A> {
     async fn pause(&self) -> Result<()> {
-        let run = self.inner.require_pause()?.pause();
-        self.create("pause.pause", run).await
+        let pause = self.inner.require_pause()?;
+        self.create("pause.pause", Arguments::None, || pause.pause())
+            .await
     }
 
     async fn resume(&self) -> Result<()> {
-        let run = self.inner.require_pause()?.resume();
-        self.create("pause.resume", run).await
+        let pause = self.inner.require_pause()?;
+        self.create("pause.resume", Arguments::None, || pause.resume())
+            .await
     }
 }
 
@@ -155,8 +171,10 @@ impl<A: Around> Pause for WrappedSandbox<A> {
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Snapshots for WrappedSandbox<A> {
     async fn snapshot(&self) -> Result<SnapshotInfo> {
-        let run = self.inner.require_snapshots()?.snapshot();
-        self.create("snapshots.snapshot", run).await
+        let snapshots = self.inner.require_snapshots()?;
+        let run = || snapshots.snapshot();
+        self.create("snapshots.snapshot", Arguments::None, run)
+            .await
     }
 }
 
@@ -164,7 +182,9 @@ impl<A: Around> Snapshots for WrappedSandbox<A> {
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Ports for WrappedSandbox<A> {
     async fn preview_url(&self, port: u16) -> Result<String> {
-        let run = self.inner.require_ports()?.preview_url(port);
-        self.control("ports.preview_url", run).await
+        let ports = self.inner.require_ports()?;
+        let run = || ports.preview_url(port);
+        self.control("ports.preview_url", Arguments::Port(port), run)
+            .await
     }
 }

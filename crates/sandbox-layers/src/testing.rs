@@ -1,4 +1,4 @@
-//! For the tests of layers: a fake with a sandbox and a running process, and one of each call on them.
+//! For the tests of layers: a fake with a sandbox and a running process, one of each call on them, and what is traced.
 
 use futures_util::TryStreamExt;
 use sandbox_core::{
@@ -7,7 +7,13 @@ use sandbox_core::{
     fake::{FakeProvider, Gate, Script},
     prelude::*,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tracing::{Level, subscriber::DefaultGuard};
+use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
 /// A text that must show nowhere.
 pub(crate) const SECRET: &str = "s3cr3t";
@@ -158,4 +164,50 @@ pub(crate) fn operations() -> Vec<&'static str> {
             .map_or(0, |at| at + 1)
     });
     operations
+}
+
+/// All that was told, every level and every field.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn listen(&self) -> DefaultGuard {
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::TRACE)
+            .with_span_events(FmtSpan::FULL)
+            .with_ansi(false)
+            .without_time()
+            .with_writer(self.clone());
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Lines that hold all of these texts.
+    pub(crate) fn count(&self, texts: &[&str]) -> usize {
+        let holds = |line: &&str| texts.iter().all(|text| line.contains(text));
+        self.text().lines().filter(holds).count()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
 }

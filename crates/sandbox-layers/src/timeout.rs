@@ -92,15 +92,15 @@ impl Layer for TimeoutLayer {
 }
 
 impl Around for TimeoutLayer {
-    async fn call<T: Send>(
+    async fn call<T: Send, F: Future<Output = Result<T>> + Send>(
         &self,
         call: Call<'_>,
-        run: impl Future<Output = Result<T>> + Send,
+        mut run: impl FnMut() -> F + Send,
     ) -> Result<T> {
         let Some(limit) = self.of(call.kind) else {
-            return run.await;
+            return run().await;
         };
-        match tokio::time::timeout(limit, run).await {
+        match tokio::time::timeout(limit, run()).await {
             Ok(result) => result,
             Err(_) => Err(late(limit, call)),
         }
@@ -109,8 +109,9 @@ impl Around for TimeoutLayer {
     fn stream<T: Send + 'static>(
         &self,
         call: Call<'_>,
-        mut results: BoxStream<'static, Result<T>>,
+        mut open: impl FnMut() -> BoxStream<'static, Result<T>> + Send + 'static,
     ) -> BoxStream<'static, Result<T>> {
+        let mut results = open();
         let Some(limit) = self.of(call.kind) else {
             return results;
         };
@@ -129,7 +130,7 @@ impl Around for TimeoutLayer {
         &self,
         call: Call<'_>,
         body: Body,
-        run: impl FnOnce(Body) -> F + Send,
+        mut run: impl FnMut(Body) -> F + Send,
     ) -> Result<()> {
         let Some(limit) = self.of(call.kind) else {
             return run(body).await;

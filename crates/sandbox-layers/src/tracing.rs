@@ -3,7 +3,8 @@
 use crate::{Around, Call, around_provider, around_sandbox};
 use futures_util::{StreamExt, stream};
 use sandbox_core::{
-    BoxStream, Error, FileContents, Layer, Process, ProcessEvent, Result, Sandbox, SandboxProvider,
+    Body, BoxStream, Error, FileContents, Layer, Process, ProcessEvent, Result, Sandbox,
+    SandboxProvider,
 };
 use std::sync::Arc;
 use tracing::{Instrument, Span, debug, debug_span, field::Empty};
@@ -47,13 +48,13 @@ impl Layer for TracingLayer {
 }
 
 impl Around for TracingLayer {
-    async fn call<T: Send>(
+    async fn call<T: Send, F: Future<Output = Result<T>> + Send>(
         &self,
         call: Call<'_>,
-        run: impl Future<Output = Result<T>> + Send,
+        mut run: impl FnMut() -> F + Send,
     ) -> Result<T> {
         let told = Told::open(call);
-        let result = told.inside(run).await;
+        let result = told.inside(run()).await;
         told.result(&result);
         result
     }
@@ -61,18 +62,18 @@ impl Around for TracingLayer {
     fn stream<T: Send + 'static>(
         &self,
         call: Call<'_>,
-        results: BoxStream<'static, Result<T>>,
+        mut open: impl FnMut() -> BoxStream<'static, Result<T>> + Send + 'static,
     ) -> BoxStream<'static, Result<T>> {
-        tell(Told::open(call), results, |_, _| None)
+        tell(Told::open(call), open(), |_, _| None)
     }
 
-    async fn spawn(
+    async fn spawn<F: Future<Output = Result<Process>> + Send>(
         &self,
         call: Call<'_>,
-        run: impl Future<Output = Result<Process>> + Send,
+        mut run: impl FnMut() -> F + Send,
     ) -> Result<Process> {
         let told = Told::open(call);
-        match told.inside(run).await {
+        match told.inside(run()).await {
             Ok(process) => {
                 told.span.record("process", process.id().as_str());
                 let events = |events| tell(told, events, exit);
@@ -82,13 +83,13 @@ impl Around for TracingLayer {
         }
     }
 
-    async fn read(
+    async fn read<F: Future<Output = Result<FileContents>> + Send>(
         &self,
         call: Call<'_>,
-        run: impl Future<Output = Result<FileContents>> + Send,
+        mut run: impl FnMut() -> F + Send,
     ) -> Result<FileContents> {
         let told = Told::open(call);
-        match told.inside(run).await {
+        match told.inside(run()).await {
             Ok(contents) => {
                 let size = contents.size();
                 let pieces = tell(told, contents.into_stream(), |told, piece| {
@@ -99,6 +100,18 @@ impl Around for TracingLayer {
             }
             Err(error) => Err(told.error(error)),
         }
+    }
+
+    async fn write<F: Future<Output = Result<()>> + Send>(
+        &self,
+        call: Call<'_>,
+        body: Body,
+        mut run: impl FnMut(Body) -> F + Send,
+    ) -> Result<()> {
+        let told = Told::open(call);
+        let result = told.inside(run(body)).await;
+        told.result(&result);
+        result
     }
 }
 
@@ -211,64 +224,12 @@ fn exit(told: &mut Told, event: &ProcessEvent) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{SECRET, Stage, operations};
+    use crate::testing::{Log, SECRET, Stage, operations};
     use sandbox_core::{
         CreateOptions, ErrorKind,
         fake::{FakeProvider, Fault, Gate, Script},
         prelude::*,
     };
-    use std::{
-        io,
-        sync::{Mutex, PoisonError},
-    };
-    use tracing::{Level, subscriber::DefaultGuard};
-    use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
-
-    /// All that was told, every level and every field.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Log {
-        fn listen(&self) -> DefaultGuard {
-            let subscriber = tracing_subscriber::fmt()
-                .with_max_level(Level::TRACE)
-                .with_span_events(FmtSpan::FULL)
-                .with_ansi(false)
-                .without_time()
-                .with_writer(self.clone());
-            tracing::subscriber::set_default(subscriber.finish())
-        }
-
-        fn text(&self) -> String {
-            let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            String::from_utf8_lossy(&bytes).into_owned()
-        }
-
-        /// Lines that hold all of these texts.
-        fn count(&self, texts: &[&str]) -> usize {
-            let holds = |line: &&str| texts.iter().all(|text| line.contains(text));
-            self.text().lines().filter(holds).count()
-        }
-    }
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Log {
-        type Writer = Self;
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
 
     fn operation(name: &str) -> String {
         format!("operation=\"{name}\"")

@@ -1,8 +1,8 @@
-//! The suite on the fake below each layer, and on real sandboxes below both: a layer changes nothing but its own concern.
+//! The suite on the fake below each layer, and on real sandboxes below all of them: a layer changes nothing but its own concern.
 
 use sandbox_conformance::Harness;
 use sandbox_core::{ProviderExt, SandboxProvider, fake::FakeProvider};
-use sandbox_layers::{TimeoutLayer, TracingLayer};
+use sandbox_layers::{RetryLayer, TimeoutLayer, TracingLayer};
 use sandbox_local::LocalProvider;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -17,7 +17,11 @@ fn main() -> ExitCode {
     let local = Harness::from_factory(move || {
         let builder = LocalProvider::builder().state_dir(&path);
         async move {
-            let provider = builder.build()?.layer(timeout()).layer(TracingLayer::new());
+            let provider = builder
+                .build()?
+                .layer(timeout())
+                .layer(RetryLayer::new())
+                .layer(TracingLayer::new());
             Ok(Arc::new(provider) as Arc<dyn SandboxProvider>)
         }
     });
@@ -28,6 +32,7 @@ fn main() -> ExitCode {
         .output_bytes(32 * MIB);
     sandbox_conformance::run_all([
         fake("timeout", FakeProvider::new().layer(timeout())),
+        fake("retry", FakeProvider::new().layer(RetryLayer::new())),
         fake("tracing", FakeProvider::new().layer(TracingLayer::new())),
         local,
     ])
