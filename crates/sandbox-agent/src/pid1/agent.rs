@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::Config;
+use super::begin::Stage;
 use super::connection::Connection;
 use super::deadlines::{Deadlines, Due, after};
 use super::group::Cgroups;
@@ -58,6 +59,7 @@ pub(super) type Processes = BTreeMap<u64, Process>;
 pub(super) struct Agent {
     pub(super) name: String,
     pub(super) started: Duration,
+    pub(super) stage: Stage,
     pub(super) launcher: Launcher,
     pub(super) oom: OomCounter,
     pub(super) cgroups: Cgroups,
@@ -102,6 +104,7 @@ impl Agent {
         let mut agent = Self {
             name: config.name,
             started: now(),
+            stage: Stage::New,
             launcher,
             oom: OomCounter::new(config.oom_counter),
             cgroups: Cgroups::new(config.cgroup),

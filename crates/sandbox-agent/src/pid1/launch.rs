@@ -301,7 +301,24 @@ pub(super) fn check(spawn: &Spawn) -> Result<(), Refusal> {
             "an argument has a NUL byte, which no program can be given",
         ));
     }
-    for (name, value) in &spawn.env {
+    check_env(&spawn.env)?;
+    if spawn.cwd.as_ref().is_some_and(has_nul) {
+        return Err(Refusal::invalid(
+            "the working directory has a NUL byte in its name",
+        ));
+    }
+    if spawn.tag.as_ref().is_some_and(|tag| tag.len() > MAX_TAG) {
+        return Err(Refusal::invalid(format!(
+            "the label of the command is longer than {MAX_TAG} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses variables that no program could be given.
+pub(super) fn check_env(env: &[(Blob, Blob)]) -> Result<(), Refusal> {
+    let has_nul = |blob: &Blob| blob.0.contains(&0);
+    for (name, value) in env {
         let shown = String::from_utf8_lossy(&name.0);
         if name.0.is_empty() || name.0.contains(&b'=') || has_nul(name) {
             return Err(Refusal::invalid(format!(
@@ -313,16 +330,6 @@ pub(super) fn check(spawn: &Spawn) -> Result<(), Refusal> {
                 "environment variable {shown:?} has a NUL byte in its value"
             )));
         }
-    }
-    if spawn.cwd.as_ref().is_some_and(has_nul) {
-        return Err(Refusal::invalid(
-            "the working directory has a NUL byte in its name",
-        ));
-    }
-    if spawn.tag.as_ref().is_some_and(|tag| tag.len() > MAX_TAG) {
-        return Err(Refusal::invalid(format!(
-            "the label of the command is longer than {MAX_TAG} bytes"
-        )));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! and talks to the host over a socket that is not in the sandbox's file tree. When it ends, so does the sandbox.
 
 mod agent;
+mod begin;
 mod child;
 mod connection;
 mod deadlines;

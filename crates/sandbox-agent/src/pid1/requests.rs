@@ -30,7 +30,7 @@ const MAX_WORKERS: usize = 64;
 const SHORT_COMMAND_LINE: usize = 128;
 
 /// What is known after a request.
-type Answer = Result<Event, Refusal>;
+pub(super) type Answer = Result<Event, Refusal>;
 
 impl Agent {
     /// Serves the requests of a connection, as many as may be served now.
@@ -109,6 +109,9 @@ impl Agent {
             return self.attached_request(id, attachment.process, request);
         }
         let late = connection.was_attached;
+        if let Err(refusal) = self.admit(&request) {
+            return self.answer(id, &refusal.into_event());
+        }
         let answer = match request {
             Request::Stdin { .. } | Request::CloseStdin {} if late => return,
             Request::Stdin { .. } | Request::CloseStdin {} => {
@@ -144,9 +147,18 @@ impl Agent {
                 self.let_owner_go();
                 Ok(Event::Done {})
             }
+            Request::Wait {} => {
+                self.later(Task::Recruit);
+                Ok(Event::Done {})
+            }
+            Request::Begin { env, lifetime_ms } => self.begin(env, lifetime_ms),
         };
+        self.answer(id, &answer.unwrap_or_else(Refusal::into_event));
+    }
+
+    fn answer(&mut self, id: u64, event: &Event) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.send(&answer.unwrap_or_else(Refusal::into_event));
+            connection.send(event);
         }
     }
 

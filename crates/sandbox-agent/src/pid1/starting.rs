@@ -7,6 +7,7 @@ use sandbox_agent::protocol::Wire as _;
 use sandbox_agent::protocol::agent::{Event, Failure};
 
 use super::agent::{Agent, Task};
+use super::begin::Stage;
 use super::deadlines::{Due, after};
 use super::launch::Order;
 use super::process::{Phase, Start};
@@ -121,7 +122,7 @@ impl Agent {
             self.reserve = self.launcher.recruit(&mut self.cgroups).ok();
         }
         self.deadlines.cancel(Due::Reserve);
-        if let Some(at) = after(RESERVE_MS) {
+        if let Some(at) = after(RESERVE_MS).filter(|_| self.stage != Stage::Waits) {
             self.deadlines.add(at, Due::Reserve);
         }
     }

@@ -107,6 +107,13 @@ wire_enum! {
         10 => Files {},
         /// Ends the sandbox. The connection closes when it is gone.
         11 => Shutdown {},
+        /// The sandbox, in which nothing was done yet and which is under its limits, gets ready for a first command, and
+        /// answers nothing but [`Request::Info`], [`Request::Begin`] and [`Request::Shutdown`] until it has begun.
+        /// Answered by [`Event::Done`].
+        12 => Wait {},
+        /// A sandbox that waits begins: with this environment for every command, and milliseconds until it ends itself
+        /// (0 is never). Answered by [`Event::Done`]; never more than once in its life.
+        13 => Begin { env: Vec<(Blob, Blob)>, lifetime_ms: u64 },
     }
 }
 

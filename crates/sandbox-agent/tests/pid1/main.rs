@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod begin;
 mod client;
 mod end;
 #[path = "../zygote/harness.rs"]

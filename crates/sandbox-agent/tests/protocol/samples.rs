@@ -124,6 +124,11 @@ fn requests() -> Vec<Request> {
         Request::Detach {},
         Request::Files {},
         Request::Shutdown {},
+        Request::Wait {},
+        Request::Begin {
+            env: env(),
+            lifetime_ms: 5,
+        },
     ]
 }
 
