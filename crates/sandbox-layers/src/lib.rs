@@ -2,6 +2,7 @@
 
 mod around;
 mod call;
+mod concurrency;
 mod control;
 mod files;
 mod provider;
@@ -14,6 +15,7 @@ mod tracing;
 
 pub use around::{Around, around_provider, around_sandbox};
 pub use call::{Arguments, Call, Kind};
+pub use concurrency::ConcurrencyLayer;
 pub use retry::RetryLayer;
 pub use timeout::TimeoutLayer;
 pub use tracing::TracingLayer;

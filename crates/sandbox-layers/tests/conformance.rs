@@ -2,7 +2,7 @@
 
 use sandbox_conformance::Harness;
 use sandbox_core::{ProviderExt, SandboxProvider, fake::FakeProvider};
-use sandbox_layers::{RetryLayer, TimeoutLayer, TracingLayer};
+use sandbox_layers::{ConcurrencyLayer, RetryLayer, TimeoutLayer, TracingLayer};
 use sandbox_local::LocalProvider;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
                 .build()?
                 .layer(timeout())
                 .layer(RetryLayer::new())
+                .layer(concurrency())
                 .layer(TracingLayer::new());
             Ok(Arc::new(provider) as Arc<dyn SandboxProvider>)
         }
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         .output_bytes(32 * MIB);
     sandbox_conformance::run_all([
         fake("timeout", FakeProvider::new().layer(timeout())),
+        fake("concurrency", FakeProvider::new().layer(concurrency())),
         fake("retry", FakeProvider::new().layer(RetryLayer::new())),
         fake("tracing", FakeProvider::new().layer(TracingLayer::new())),
         local,
@@ -40,6 +42,14 @@ fn main() -> ExitCode {
 
 fn timeout() -> TimeoutLayer {
     TimeoutLayer::new(Duration::from_secs(60))
+}
+
+/// One call at a time to a sandbox, so that one that waits for another would hang.
+fn concurrency() -> ConcurrencyLayer {
+    ConcurrencyLayer::new()
+        .calls(64)
+        .calls_per_sandbox(1)
+        .processes(1024)
 }
 
 fn fake(name: &str, provider: impl SandboxProvider) -> Harness {
