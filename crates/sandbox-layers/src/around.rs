@@ -27,6 +27,15 @@ pub trait Around: Clone + fmt::Debug + Send + Sync + 'static {
         open: impl FnMut() -> BoxStream<'static, Result<T>> + Send + 'static,
     ) -> BoxStream<'static, Result<T>>;
 
+    /// Goes around what gives a sandbox: create and connect.
+    fn open<F: Future<Output = Result<Arc<dyn Sandbox>>> + Send>(
+        &self,
+        call: Call<'_>,
+        run: impl FnMut() -> F + Send,
+    ) -> impl Future<Output = Result<Arc<dyn Sandbox>>> + Send {
+        self.call(call, run)
+    }
+
     /// Goes around the start of a process, and around its events where that matters.
     fn spawn<F: Future<Output = Result<Process>> + Send>(
         &self,

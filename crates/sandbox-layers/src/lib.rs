@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod around;
+mod audit;
 mod call;
 mod concurrency;
 mod control;
@@ -14,6 +15,7 @@ mod timeout;
 mod tracing;
 
 pub use around::{Around, around_provider, around_sandbox};
+pub use audit::{AuditEvent, AuditLayer, AuditRecord, AuditSink, FileSink, MemorySink};
 pub use call::{Arguments, Call, Kind};
 pub use concurrency::ConcurrencyLayer;
 pub use retry::RetryLayer;

@@ -40,13 +40,13 @@ impl<A: Around> SandboxProvider for WrappedProvider<A> {
         let options = options.map_err(|error| error.with_operation("create"))?;
         let call = Call::new(Kind::Create, "create").with(Arguments::Create(&options));
         let run = || self.inner.create(options.clone());
-        self.around.call(call, run).await
+        self.around.open(call, run).await
     }
 
     async fn connect(&self, id: &SandboxId, options: ConnectOptions) -> Result<Arc<dyn Sandbox>> {
         let call = Call::of(Kind::Create, "connect", id).with(Arguments::Connect(&options));
         let run = || self.inner.connect(id, options.clone());
-        self.around.call(call, run).await
+        self.around.open(call, run).await
     }
 
     fn sandbox(&self, id: &SandboxId) -> Arc<dyn Sandbox> {

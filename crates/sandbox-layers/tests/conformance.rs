@@ -2,7 +2,9 @@
 
 use sandbox_conformance::Harness;
 use sandbox_core::{ProviderExt, SandboxProvider, fake::FakeProvider};
-use sandbox_layers::{ConcurrencyLayer, RetryLayer, TimeoutLayer, TracingLayer};
+use sandbox_layers::{
+    AuditLayer, ConcurrencyLayer, MemorySink, RetryLayer, TimeoutLayer, TracingLayer,
+};
 use sandbox_local::LocalProvider;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
                 .layer(timeout())
                 .layer(RetryLayer::new())
                 .layer(concurrency())
+                .layer(audit())
                 .layer(TracingLayer::new());
             Ok(Arc::new(provider) as Arc<dyn SandboxProvider>)
         }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         .output_bytes(32 * MIB);
     sandbox_conformance::run_all([
         fake("timeout", FakeProvider::new().layer(timeout())),
+        fake("audit", FakeProvider::new().layer(audit())),
         fake("concurrency", FakeProvider::new().layer(concurrency())),
         fake("retry", FakeProvider::new().layer(RetryLayer::new())),
         fake("tracing", FakeProvider::new().layer(TracingLayer::new())),
@@ -50,6 +54,12 @@ fn concurrency() -> ConcurrencyLayer {
         .calls(64)
         .calls_per_sandbox(1)
         .processes(1024)
+}
+
+fn audit() -> AuditLayer {
+    AuditLayer::new(MemorySink::new())
+        .command_lines()
+        .fail_closed()
 }
 
 fn fake(name: &str, provider: impl SandboxProvider) -> Harness {
