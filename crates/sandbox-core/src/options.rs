@@ -143,7 +143,8 @@ options! {
         pub name: String,
         /// How long the sandbox lives, from its creation.
         pub lifetime: Duration,
-        /// How long it may go without traffic from outside.
+        /// How long it may go without traffic from outside: somebody who follows a command, works with its files or reaches
+        /// its ports. To ask what it does is none. It is not idle while it is paused.
         pub idle_timeout: Duration,
         /// What happens when one of the two is over.
         pub on_expiry: Expiry,

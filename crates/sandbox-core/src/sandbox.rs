@@ -31,7 +31,8 @@ pub trait Sandbox: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` if the command asks for something [`Capabilities`] lacks; `InvalidArgument` for one that no
     /// system can run (see [`Command::validate`]) or that is too long for this one; `NotFound` for the working directory
-    /// or the user; `QuotaExceeded` if no process can be made; `SandboxNotFound` if the sandbox is gone.
+    /// or the user; `QuotaExceeded` if no process can be made; `InvalidState` if the sandbox is paused; `SandboxNotFound`
+    /// if it is gone.
     async fn spawn(&self, command: Command) -> Result<Process>;
 
     /// Its file tree.

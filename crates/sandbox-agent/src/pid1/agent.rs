@@ -13,6 +13,7 @@ use super::deadlines::{Deadlines, Due, after};
 use super::group::Cgroups;
 use super::launch::{Launcher, Recruit};
 use super::oom::OomCounter;
+use super::pause::Rest;
 use super::process::Process;
 use super::refusal::Refusal;
 use super::ring::Ring;
@@ -64,6 +65,7 @@ pub(super) struct Agent {
     pub(super) oom: OomCounter,
     pub(super) cgroups: Cgroups,
     pub(super) deadlines: Deadlines,
+    pub(super) rest: Rest,
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) processes: Processes,
     /// Main processes that were not waited for yet, by PID.
@@ -107,8 +109,9 @@ impl Agent {
             stage: Stage::New,
             launcher,
             oom: OomCounter::new(config.oom_counter),
-            cgroups: Cgroups::new(config.cgroup),
+            cgroups: Cgroups::new(config.cgroup)?,
             deadlines: Deadlines::new()?,
+            rest: Rest::new(),
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
             pids: BTreeMap::new(),
@@ -180,14 +183,6 @@ impl Agent {
         self.tasks.insert(task);
     }
 
-    /// Ends the sandbox in so many milliseconds; 0 is never.
-    pub(super) fn set_lifetime(&mut self, remaining_ms: u64) {
-        self.deadlines.cancel(Due::Lifetime);
-        if let Some(at) = after(remaining_ms) {
-            self.deadlines.add(at, Due::Lifetime);
-        }
-    }
-
     /// The sandbox no longer ends with its owner.
     pub(super) fn let_owner_go(&mut self) {
         self.lifeline = None;
@@ -210,6 +205,7 @@ impl Agent {
             Token::Lifeline if self.lifeline.is_some() => self.end(),
             Token::Lifeline => {}
             Token::Sudo => self.serve_sudo(),
+            Token::Frozen => self.check_frozen(),
             Token::Connection(number) => self.connection_event(number, event),
             Token::Status(number) => self.resolve_start(number),
             Token::Stdin(number) => self.flush_stdin(number),
@@ -292,7 +288,9 @@ impl Agent {
         self.reap();
         while let Some(due) = self.deadlines.take_passed() {
             match due {
-                Due::Lifetime => self.end(),
+                Due::Lifetime => self.expire(),
+                Due::Idle => self.check_idle(),
+                Due::Pause => self.give_up_pause(),
                 Due::Timeout(number) => self.time_out(number),
                 Due::Grace(number) => self.end_grace(number),
                 Due::Accept => self.accept_again(),

@@ -22,6 +22,10 @@ pub(super) enum Due {
     Sudo,
     /// No process is kept ready for the next command any more.
     Reserve,
+    /// The sandbox may have been idle for long enough.
+    Idle,
+    /// Commands that do not stop go on.
+    Pause,
 }
 
 /// The deadlines of one sandbox.
@@ -29,6 +33,8 @@ pub(super) enum Due {
 pub(super) struct Deadlines {
     timer: Timer,
     set: BTreeSet<(Duration, Due)>,
+    /// What is not due while time stands still for it, with the time that is left.
+    held: Vec<(Duration, Due)>,
     armed: Option<Duration>,
 }
 
@@ -38,6 +44,7 @@ impl Deadlines {
         Ok(Self {
             timer: Timer::new()?,
             set: BTreeSet::new(),
+            held: Vec::new(),
             armed: None,
         })
     }
@@ -50,6 +57,28 @@ impl Deadlines {
     /// Takes back every deadline for `due`.
     pub(super) fn cancel(&mut self, due: Due) {
         self.set.retain(|(_, other)| *other != due);
+        self.held.retain(|(_, other)| *other != due);
+    }
+
+    /// Lets time stand still for every deadline of these.
+    pub(super) fn hold(&mut self, which: fn(Due) -> bool) {
+        let now = now();
+        let all = std::mem::take(&mut self.set).into_iter();
+        let (held, rest) = all.partition(|(_, due)| which(*due));
+        let held: BTreeSet<_> = held;
+        self.set = rest;
+        self.held.extend(
+            held.into_iter()
+                .map(|(at, due)| (at.saturating_sub(now), due)),
+        );
+    }
+
+    /// Lets time go on for all that were held.
+    pub(super) fn release(&mut self) {
+        let now = now();
+        for (left, due) in self.held.drain(..) {
+            self.set.insert((now.saturating_add(left), due));
+        }
     }
 
     /// When `due` is due.
@@ -136,6 +165,24 @@ mod tests {
         }
         assert_eq!(seen, [Due::Timeout(1), Due::Grace(1)]);
         assert!(now() >= start + Duration::from_millis(2));
+    }
+
+    #[test]
+    fn what_is_held_is_not_due_and_keeps_the_time_that_is_left() {
+        let mut deadlines = Deadlines::new().unwrap();
+        deadlines.add(now(), Due::Timeout(1));
+        deadlines.add(now() + Duration::from_secs(60), Due::Grace(2));
+        deadlines.add(now(), Due::Accept);
+        deadlines.add(now(), Due::Timeout(3));
+        deadlines.hold(|due| matches!(due, Due::Timeout(_) | Due::Grace(_)));
+        assert_eq!(deadlines.take_passed(), Some(Due::Accept));
+        assert_eq!(deadlines.take_passed(), None);
+        deadlines.cancel(Due::Timeout(3));
+        deadlines.release();
+        assert_eq!(deadlines.take_passed(), Some(Due::Timeout(1)));
+        assert_eq!(deadlines.take_passed(), None);
+        let left = deadlines.when(Due::Grace(2)).unwrap().saturating_sub(now());
+        assert!(left > Duration::from_secs(50), "{left:?}");
     }
 
     #[test]

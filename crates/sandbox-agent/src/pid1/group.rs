@@ -1,7 +1,7 @@
 //! The processes that belong to one command: its cgroup, or without one its process group.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,12 +49,8 @@ impl CommandCgroup {
 
     /// Whether it has processes, those included that are on their way out.
     fn is_populated(&self) -> bool {
-        let mut text = [0; 256];
         // A file that cannot be read is that of a cgroup which somebody else has removed, so it has none.
-        let len = self.events.read_at(&mut text, 0).unwrap_or(0);
-        text[..len]
-            .split(|byte| *byte == b'\n')
-            .any(|line| line == b"populated 1")
+        says(&self.events, b"populated 1")
     }
 
     fn pids(&self) -> io::Result<BTreeSet<i32>> {
@@ -124,6 +120,15 @@ impl Group {
     }
 }
 
+/// Whether the `cgroup.events` of a cgroup has this line.
+fn says(events: &File, wanted: &[u8]) -> bool {
+    let mut text = [0; 256];
+    let len = events.read_at(&mut text, 0).unwrap_or(0);
+    text[..len]
+        .split(|byte| *byte == b'\n')
+        .any(|line| line == wanted)
+}
+
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
@@ -131,11 +136,14 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// The name of the cgroup that those of all commands are in, so that they can be stopped at once and PID 1 not.
+const COMMANDS: &CStr = c"commands";
+
 /// The name of a command's cgroup in what `/proc/PID/cgroup` says.
 fn command_name(list: &[u8]) -> Option<&[u8]> {
     let path = list
         .split(|byte| *byte == b'\n')
-        .find_map(|line| line.strip_prefix(b"0::/"))?;
+        .find_map(|line| line.strip_prefix(b"0::/commands/"))?;
     let number = path
         .strip_prefix(b"p")
         .filter(|number| !number.is_empty())?;
@@ -149,6 +157,8 @@ fn command_name(list: &[u8]) -> Option<&[u8]> {
 #[derive(Debug)]
 pub(super) struct Cgroups {
     parent: Option<OwnedFd>,
+    /// Its `cgroup.events`.
+    events: Option<File>,
     /// How many were made so far.
     made: u64,
     /// Empty, and ready for the next command.
@@ -158,14 +168,42 @@ pub(super) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes cgroups below `parent`; without one there are none.
-    pub(super) fn new(parent: Option<OwnedFd>) -> Self {
-        Self {
+    /// Makes cgroups in one below `top`; without it there are none.
+    pub(super) fn new(top: Option<OwnedFd>) -> io::Result<Self> {
+        let parent = top.map(|top| cgroup::make(top.as_fd(), COMMANDS));
+        let parent = parent.transpose()?;
+        let events = |parent: &OwnedFd| {
+            cgroup::open(parent.as_fd(), c"cgroup.events", libc::O_RDONLY).map(File::from)
+        };
+        Ok(Self {
+            events: parent.as_ref().map(events).transpose()?,
             parent,
             made: 0,
             spare: Vec::new(),
             leftover: VecDeque::new(),
-        }
+        })
+    }
+
+    /// Has all commands stop, those included that are started later, or go on.
+    ///
+    /// # Errors
+    /// `Unsupported` without cgroups.
+    pub(super) fn freeze(&self, freeze: bool) -> io::Result<()> {
+        let parent = self.parent().ok_or(io::ErrorKind::Unsupported)?;
+        let text = if freeze { b"1" } else { b"0" };
+        cgroup::write(parent, c"cgroup.freeze", text)
+    }
+
+    /// The file that changes when all commands have stopped.
+    pub(super) fn events(&self) -> Option<&File> {
+        self.events.as_ref()
+    }
+
+    /// Whether all commands have stopped.
+    pub(super) fn are_frozen(&self) -> bool {
+        self.events
+            .as_ref()
+            .is_some_and(|events| says(events, b"frozen 1"))
     }
 
     /// An empty cgroup for a command.
@@ -195,7 +233,7 @@ impl Cgroups {
 
     /// Opens the cgroup of the command that the process `pid` belongs to, if it belongs to one.
     pub(super) fn find(&self, pid: u32) -> Option<OwnedFd> {
-        // A path in the sandbox's own namespace of cgroups, in which the parent is the root.
+        // A path in the sandbox's own namespace of cgroups, in which the cgroup of PID 1 is the root.
         let list = std::fs::read(format!("/proc/{pid}/cgroup")).ok()?;
         let name = command_name(&list)?;
         cgroup::open(

@@ -93,6 +93,9 @@ impl Agent {
             }
         }
         process.attachments.retain(|id| !over.contains(id));
+        if !over.is_empty() {
+            self.rest.touch();
+        }
         for id in over {
             self.later(Task::Serve(id));
         }
@@ -112,6 +115,7 @@ impl Agent {
             {
                 self.dismiss_reserve();
             } else if self.workers.remove(&pid) {
+                self.rest.touch();
                 self.start_waiting_workers();
             } else {
                 self.sudo_ended(pid, status);

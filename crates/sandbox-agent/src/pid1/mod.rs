@@ -14,6 +14,7 @@ mod launch;
 mod lifecycle;
 mod lookup;
 mod oom;
+mod pause;
 mod process;
 mod refusal;
 mod requests;

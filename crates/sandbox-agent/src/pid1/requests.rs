@@ -62,7 +62,7 @@ impl Agent {
     }
 
     /// Whether the next request of a connection may be taken: not while it, or standard input, is full, nor what is for
-    /// a file worker to come.
+    /// a file worker to come, nor before a pause has come.
     fn may_serve(&self, id: u64) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return false;
@@ -74,6 +74,7 @@ impl Agent {
         connection.is_readable()
             && !process.is_some_and(|process| process.stdin.is_waiting())
             && !self.waiting_for_worker.contains(&id)
+            && !self.rest.is_awaited_by(id)
     }
 
     /// Closes a connection that breaks the protocol.
@@ -92,6 +93,7 @@ impl Agent {
         let Some(attachment) = connection.attachment else {
             return;
         };
+        self.rest.touch();
         if let Some(process) = self.processes.get_mut(&attachment.process) {
             process.attachments.retain(|other| *other != id);
             if process.foreground == Some(id) {
@@ -127,6 +129,9 @@ impl Agent {
             },
             Request::Files {} => return self.files(id),
             Request::Shutdown {} => self.end(),
+            Request::Pause {} => return self.pause(id),
+            Request::Resume {} => self.resume(),
+            Request::SetExpiry { pauses, idle_ms } => self.set_expiry(pauses, idle_ms),
             Request::Info { version } => self.info(version),
             Request::List {} => Ok(self.list()),
             Request::Signal {
@@ -156,7 +161,7 @@ impl Agent {
         self.answer(id, &answer.unwrap_or_else(Refusal::into_event));
     }
 
-    fn answer(&mut self, id: u64, event: &Event) {
+    pub(super) fn answer(&mut self, id: u64, event: &Event) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.send(event);
         }
@@ -199,6 +204,7 @@ impl Agent {
             uptime_ms: milliseconds(now().saturating_sub(self.started)),
             remaining_ms: remaining,
             running: u32::try_from(self.running()).unwrap_or(u32::MAX),
+            paused: self.rest.is_asleep(),
         })
     }
 
@@ -234,6 +240,7 @@ impl Agent {
 
     fn spawn(&mut self, id: u64, spawn: Spawn) -> Result<(), Refusal> {
         self.require_attachable()?;
+        self.rest.require_awake()?;
         if self.running() >= MAX_RUNNING {
             let message = format!("the sandbox has {MAX_RUNNING} commands running already");
             return Err(Refusal::new(Failure::Exhausted {}, message));

@@ -80,6 +80,7 @@ impl Agent {
         let Some(process) = self.processes.remove(&number) else {
             return;
         };
+        self.rest.touch();
         self.pids.remove(&process.pid);
         self.cancel_deadlines(number);
         for id in process.attachments {
@@ -118,7 +119,7 @@ impl Agent {
 
     /// Forks the process that becomes the next command. If that fails, it is tried again when a command comes.
     pub(super) fn recruit(&mut self) {
-        if self.reserve.is_none() {
+        if self.reserve.is_none() && self.rest.require_awake().is_ok() {
             self.reserve = self.launcher.recruit(&mut self.cgroups).ok();
         }
         self.deadlines.cancel(Due::Reserve);

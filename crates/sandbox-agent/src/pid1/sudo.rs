@@ -110,6 +110,10 @@ impl Starter for Lender<'_> {
         launch::check(command.spawn).map_err(|refusal| refusal.message)?;
         // What ends the caller's command is to end this one as well.
         let cgroup = self.cgroups.find(command.peer);
+        if cgroup.is_none() && self.cgroups.parent().is_some() {
+            // In the cgroup of PID 1, no pause and no kill of a command would reach it.
+            return Err("whoever asks has ended".into());
+        }
         let descriptors = Descriptors {
             standard: command.standard,
             directory: command.directory,

@@ -13,6 +13,8 @@ pub(super) enum Token {
     Lifeline,
     /// The socket of `sudo`.
     Sudo,
+    /// Whether the commands have stopped.
+    Frozen,
     /// A connection.
     Connection(u64),
     /// The socket by which a new process says why it did not start.
@@ -38,7 +40,8 @@ impl Token {
             Self::Status(number) => (5, number),
             Self::Stdin(number) => (6, number),
             Self::Sudo => (7, 0),
-            Self::Output(number, index) => (8 + u64::from(index), number),
+            Self::Frozen => (8, 0),
+            Self::Output(number, index) => (9 + u64::from(index), number),
         };
         kind << KIND | number
     }
@@ -55,7 +58,8 @@ impl Token {
             5 => Self::Status(number),
             6 => Self::Stdin(number),
             7 => Self::Sudo,
-            kind => Self::Output(number, u8::try_from(kind - 8).unwrap_or(u8::MAX)),
+            8 => Self::Frozen,
+            kind => Self::Output(number, u8::try_from(kind - 9).unwrap_or(u8::MAX)),
         }
     }
 }
@@ -73,6 +77,7 @@ mod tests {
             Token::Timer,
             Token::Lifeline,
             Token::Sudo,
+            Token::Frozen,
             Token::Connection(number),
             Token::Status(number),
             Token::Stdin(0),

@@ -114,6 +114,16 @@ wire_enum! {
         /// A sandbox that waits begins: with this environment for every command, and milliseconds until it ends itself
         /// (0 is never). Answered by [`Event::Done`]; never more than once in its life.
         13 => Begin { env: Vec<(Blob, Blob)>, lifetime_ms: u64 },
+        /// Stops all processes of all commands, and the clocks of their timeouts. Answered by [`Event::Done`] when all have
+        /// stopped, at once if they had already. Where that takes too long they go on, and it is [`Event::Failed`]. Until
+        /// [`Request::Resume`] nothing is started; all else is served.
+        14 => Pause {},
+        /// Lets the processes go on; they may be going on already. After a pause by the sandbox's own clock, a lifetime
+        /// that was over begins anew, and another one goes on where it stood. Answered by [`Event::Done`].
+        15 => Resume {},
+        /// What the end of the lifetime is, a pause or the end of the sandbox, and so many milliseconds without a connection
+        /// that follows a command or works on files, after which it comes as well; 0 is never. Answered by [`Event::Done`].
+        16 => SetExpiry { pauses: bool, idle_ms: u64 },
     }
 }
 
@@ -165,7 +175,7 @@ wire_enum! {
         2 => Denied {},
         /// A limit of the sandbox is reached (processes, memory, descriptors).
         3 => Exhausted {},
-        /// The process has ended, has no open standard input or no terminal.
+        /// The process has ended, has no open standard input or no terminal; or the sandbox is paused.
         4 => State {},
         /// Anything else.
         5 => Internal {},
@@ -176,7 +186,7 @@ wire_enum! {
     /// What PID 1 says.
     pub enum Event {
         /// Answer to [`Request::Info`].
-        0 => Info { version: u32, name: String, uptime_ms: u64, remaining_ms: Option<u64>, running: u32 },
+        0 => Info { version: u32, name: String, uptime_ms: u64, remaining_ms: Option<u64>, running: u32, paused: bool },
         /// The process exists; `pid` is inside the sandbox, `at` is the cursor at which output will begin.
         1 => Started { process: u64, pid: u32, at: u64 },
         /// Output; `at` is the cursor of the first byte.

@@ -14,6 +14,8 @@ pub(crate) enum Watch {
     Edges,
     /// When its other end is closed.
     HangUp,
+    /// Once each time that the kernel's file is said to have changed.
+    Changes,
 }
 
 /// A descriptor to look at.
@@ -49,6 +51,7 @@ impl Epoll {
             Watch::Readable => libc::EPOLLIN,
             Watch::Edges => libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
             Watch::HangUp => 0,
+            Watch::Changes => libc::EPOLLPRI | libc::EPOLLET,
         };
         let mut event = libc::epoll_event {
             events: events.cast_unsigned(),

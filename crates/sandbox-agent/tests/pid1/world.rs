@@ -113,7 +113,9 @@ impl Cgroup {
 
     /// The cgroups of commands.
     pub(crate) fn commands(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap());
+        let entries = fs::read_dir(self.0.join("commands"))
+            .unwrap()
+            .map(|entry| entry.unwrap());
         let groups = entries.filter(|entry| entry.file_type().unwrap().is_dir());
         let mut names: Vec<_> = groups
             .map(|entry| entry.file_name().into_string().unwrap())
@@ -122,9 +124,17 @@ impl Cgroup {
         names
     }
 
+    /// Whether all commands have stopped.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let events = fs::read_to_string(self.0.join("commands/cgroup.events")).unwrap();
+        events.lines().any(|line| line == "frozen 1")
+    }
+
     /// How many processes all commands have. One that waits to become a command has none of their names yet.
     pub(crate) fn population(&self) -> usize {
-        let procs = |name: String| fs::read_to_string(self.0.join(name).join("cgroup.procs"));
+        let procs = |name: String| {
+            fs::read_to_string(self.0.join("commands").join(name).join("cgroup.procs"))
+        };
         let lists = self.commands().into_iter().flat_map(procs);
         let runs = |pid: &str| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -140,9 +150,13 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::write(self.0.join("cgroup.kill"), "1");
         eventually(|| {
-            self.commands()
-                .iter()
-                .for_each(|name| drop(fs::remove_dir(self.0.join(name))));
+            let commands = self.0.join("commands");
+            if commands.exists() {
+                self.commands()
+                    .iter()
+                    .for_each(|name| drop(fs::remove_dir(commands.join(name))));
+            }
+            let _ = fs::remove_dir(commands);
             fs::remove_dir(&self.0).is_ok()
         });
     }

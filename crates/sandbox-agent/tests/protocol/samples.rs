@@ -129,6 +129,12 @@ fn requests() -> Vec<Request> {
             env: env(),
             lifetime_ms: 5,
         },
+        Request::Pause {},
+        Request::Resume {},
+        Request::SetExpiry {
+            pauses: true,
+            idle_ms: 60_000,
+        },
     ]
 }
 
@@ -178,6 +184,7 @@ fn events() -> Vec<Event> {
             uptime_ms: 1,
             remaining_ms: Some(2),
             running: 3,
+            paused: true,
         },
         Event::Started {
             process: 7,

@@ -94,6 +94,9 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Detach {}),
         Just(Request::Files {}),
         Just(Request::Shutdown {}),
+        Just(Request::Pause {}),
+        Just(Request::Resume {}),
+        any::<(bool, u64)>().prop_map(|(pauses, idle_ms)| Request::SetExpiry { pauses, idle_ms }),
     ]
 }
 
@@ -139,15 +142,16 @@ fn process() -> impl Strategy<Value = ProcessEntry> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let info = (text(), any::<(u32, u64, Option<u64>, u32)>());
+    let info = (text(), any::<(u32, u64, Option<u64>, u32, bool)>());
     prop_oneof![
         info.prop_map(
-            |(name, (version, uptime_ms, remaining_ms, running))| Event::Info {
+            |(name, (version, uptime_ms, remaining_ms, running, paused))| Event::Info {
                 version,
                 name,
                 uptime_ms,
                 remaining_ms,
-                running
+                running,
+                paused
             }
         ),
         any::<(u64, u32, u64)>().prop_map(|(process, pid, at)| Event::Started { process, pid, at }),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -412,6 +412,8 @@ fn it_begins_in_the_cgroup_that_came_along() {
         oom_counter: true,
         ..zygote.request(1)
     };
+    // PID 1 makes groups below.
+    chown(&group.directory, Some(request.uid_base), None).unwrap();
     let (mut fds, lifeline) = zygote.descriptors().split();
     fds.push(fs::File::open(&group.directory).unwrap().into());
     fds.push(
@@ -453,7 +455,10 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         // Empty as soon as the sandbox has ended.
-        let removed = eventually(|| fs::remove_dir(&self.directory).is_ok());
+        let removed = eventually(|| {
+            let _ = fs::remove_dir(self.directory.join("commands"));
+            fs::remove_dir(&self.directory).is_ok()
+        });
         let unmounted = Command::new("umount").arg("-l").arg(&self.tree).status();
         assert!(std::thread::panicking() || (removed && unmounted.is_ok_and(|s| s.success())));
     }

@@ -1,9 +1,9 @@
-//! A sandbox's clock, rest, snapshots and ports.
+//! A sandbox's clock, snapshots and ports.
 
 use crate::{
     case::Case,
     failure::{Result, ensure, refused, refused_as, same, same_bytes},
-    process::{sh, start},
+    process::start,
     spec::cases,
 };
 use sandbox_core::{Command, ErrorKind, FilesExt, Sandbox, SandboxExt, SandboxState, Source};
@@ -15,7 +15,6 @@ cases! { "lifecycle":
     set_lifetime_can_extend [Lifecycle],
     senseless_lifetimes_are_invalid [Lifecycle],
     expiry_ends_running_commands [Lifecycle, Shell],
-    pause_keeps_files_and_resume_goes_on [Pause],
     a_snapshot_keeps_the_state [Snapshots],
     a_preview_url_is_a_url [Ports],
 }
@@ -129,37 +128,6 @@ async fn expiry_ends_running_commands(case: &Case) -> Result {
             "a stream of an expired sandbox",
         ),
     }
-}
-
-async fn pause_keeps_files_and_resume_goes_on(case: &Case) -> Result {
-    let sandbox = case.sandbox().await?;
-    sandbox.files().write_bytes("note", "here").await?;
-    let pause = sandbox.require_pause()?;
-    pause.pause().await?;
-    same(
-        sandbox.info().await?.state,
-        SandboxState::Paused,
-        "state of a paused sandbox",
-    )?;
-    pause.resume().await?;
-    same(
-        sandbox.info().await?.state,
-        SandboxState::Running,
-        "state of a resumed sandbox",
-    )?;
-    same_bytes(
-        sandbox.files().read_bytes("note").await?,
-        "here",
-        "after resume",
-    )?;
-    if sandbox.capabilities().shell {
-        same(
-            sh(&*sandbox, "cat note").await?,
-            "here",
-            "a command after resume",
-        )?;
-    }
-    Ok(())
 }
 
 async fn a_snapshot_keeps_the_state(case: &Case) -> Result {

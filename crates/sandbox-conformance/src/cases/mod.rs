@@ -13,6 +13,7 @@ mod limits;
 mod links;
 mod names;
 mod output;
+mod pause;
 mod permissions;
 mod process;
 mod provider;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Spec> {
         provider::CASES,
         create::CASES,
         lifecycle::CASES,
+        pause::CASES,
         limits::CASES,
         exec::CASES,
         shell::CASES,

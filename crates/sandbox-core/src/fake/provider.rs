@@ -163,10 +163,11 @@ impl Shared {
         let mut sandboxes = lock(&self.sandboxes);
         sandboxes.living.retain(|_, inside| {
             let lives = inside.expires().is_none_or(|expires| now < expires);
-            if !lives {
+            if !lives && inside.expire() {
                 inside.end();
+                return false;
             }
-            lives
+            true
         });
         sandboxes.living.values().map(Arc::clone).collect()
     }
@@ -212,9 +213,7 @@ impl Shared {
             ),
             (options.idle_timeout.is_some(), "an idle timeout"),
             (
-                options
-                    .on_expiry
-                    .is_some_and(|expiry| expiry != Expiry::Kill),
+                options.on_expiry == Some(Expiry::Pause) && !self.capabilities.pause,
                 "a pause at the end",
             ),
             (
@@ -276,6 +275,9 @@ impl Shared {
         if let Some(lifetime) = options.lifetime {
             self.set_lifetime(&inside, lifetime);
         }
+        if options.on_expiry == Some(Expiry::Pause) {
+            inside.pause_at_end(options.lifetime);
+        }
         sandboxes.living.insert(number, Arc::clone(&inside));
         Ok(inside)
     }
@@ -306,8 +308,7 @@ impl SandboxProvider for FakeProvider {
     async fn connect(&self, id: &SandboxId, options: ConnectOptions) -> Result<Arc<dyn Sandbox>> {
         self.shared.calls.enter(Call::of("connect", id)).await?;
         let inside = self.shared.find(id)?;
-        inside.set_state(SandboxState::Running);
-        if let Some(lifetime) = options.lifetime {
+        if let Some(lifetime) = options.lifetime.or(inside.resume()) {
             self.shared.set_lifetime(&inside, lifetime);
         }
         Ok(self.sandbox(id))

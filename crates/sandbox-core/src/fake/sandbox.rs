@@ -24,6 +24,8 @@ pub(super) struct Inside {
 struct State {
     info: SandboxInfo,
     expires: Option<Instant>,
+    /// What it lives for after a pause at its end.
+    again: Option<Duration>,
     tree: Tree,
     processes: Vec<Arc<FakeProcess>>,
 }
@@ -31,10 +33,11 @@ struct State {
 impl Inside {
     pub(super) fn new(info: SandboxInfo, tree: Tree) -> Self {
         let id = info.id.clone();
-        let (expires, processes) = (None, Vec::new());
+        let (expires, again, processes) = (None, None, Vec::new());
         let state = State {
             info,
             expires,
+            again,
             tree,
             processes,
         };
@@ -76,6 +79,28 @@ impl Inside {
         state.info.expires_at = shown;
     }
 
+    /// Has the end of its lifetime be a pause, after which it lives for that time again.
+    pub(super) fn pause_at_end(&self, lifetime: Option<Duration>) {
+        lock(&self.state).again = lifetime;
+    }
+
+    /// Its lifetime is over. Returns whether it is, too.
+    pub(super) fn expire(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.again.is_some() {
+            (state.expires, state.info.expires_at) = (None, None);
+            state.info.state = SandboxState::Paused;
+        }
+        state.again.is_none()
+    }
+
+    /// Lets it go on. Returns for how long, if that begins anew.
+    pub(super) fn resume(&self) -> Option<Duration> {
+        let mut state = lock(&self.state);
+        state.info.state = SandboxState::Running;
+        state.again.filter(|_| state.expires.is_none())
+    }
+
     /// Ends all that runs in it.
     pub(super) fn end(&self) {
         for process in &lock(&self.state).processes {
@@ -113,6 +138,10 @@ impl FakeSandbox {
         let inside = self.shared.find(&self.id)?;
         command.validate()?;
         check_length(&command)?;
+        if inside.info().state == SandboxState::Paused {
+            let message = "the sandbox is paused, resume it first";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
         if command.user.is_some() {
             return Err(Error::unsupported("another user"));
         }
@@ -254,9 +283,10 @@ impl Pause for FakeSandbox {
     }
 
     async fn resume(&self) -> Result<()> {
-        self.enter("pause.resume")
-            .await?
-            .set_state(SandboxState::Running);
+        let inside = self.enter("pause.resume").await?;
+        if let Some(lifetime) = inside.resume() {
+            self.shared.set_lifetime(&inside, lifetime);
+        }
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use rustix::process::Signal;
 use sandbox_agent::protocol::{
-    Blob,
+    Blob, agent,
     zygote::{Create, Overlay},
 };
 use sandbox_core::{
@@ -40,6 +40,26 @@ pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Size of `/run` and of `/dev/shm`, in bytes; both count as memory of the sandbox.
 const TMPFS_SIZE: u64 = 64 * 1024 * 1024;
 
+/// What a new sandbox is told about its end, if it differs from the usual one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SetExpiry {
+    pauses: bool,
+    idle_ms: u64,
+}
+
+impl SetExpiry {
+    fn of(expiry: Expiry, idle_timeout: Option<Duration>) -> Option<Self> {
+        let pauses = expiry == Expiry::Pause;
+        let idle_ms = idle_timeout.map_or(0, |time| time.as_millis() as u64);
+        (pauses || idle_ms > 0).then_some(Self { pauses, idle_ms })
+    }
+
+    pub(crate) fn request(self) -> agent::Request {
+        let Self { pauses, idle_ms } = self;
+        agent::Request::SetExpiry { pauses, idle_ms }
+    }
+}
+
 /// A sandbox that was asked for, checked against what this provider can do.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -47,6 +67,8 @@ pub(crate) struct Request {
     name: Option<String>,
     ownership: Ownership,
     lifetime: Duration,
+    /// What its end is, and a time without traffic after which it comes as well; if it was asked for.
+    pub(crate) expiry: Option<SetExpiry>,
     limits: Limits,
     env: BTreeMap<String, String>,
     metadata: BTreeMap<String, String>,
@@ -69,11 +91,12 @@ impl Request {
         if !matches!(options.network, None | Some(NetworkPolicy::Off)) {
             return unsupported("a network policy other than off");
         }
-        if options.idle_timeout.is_some() {
-            return unsupported("an idle timeout");
+        let expiry = options.on_expiry.unwrap_or(Expiry::Kill);
+        if expiry != Expiry::Kill && shared.host.v2.is_none() {
+            return unsupported("a pause without cgroup version 2");
         }
-        if !matches!(options.on_expiry, None | Some(Expiry::Kill)) {
-            return unsupported("pausing at the end of the lifetime");
+        if let Some(idle_timeout) = options.idle_timeout {
+            check_time("an idle timeout", idle_timeout)?;
         }
         if let Some(key) = options
             .extensions
@@ -95,6 +118,7 @@ impl Request {
             name: options.name,
             ownership,
             lifetime,
+            expiry: SetExpiry::of(expiry, options.idle_timeout),
             limits,
             env: options.env.unwrap_or_default(),
             metadata: options.metadata.unwrap_or_default(),
@@ -114,10 +138,13 @@ pub(crate) fn limits(defaults: &Limits, options: &CreateOptions) -> Limits {
 
 /// Whether a lifetime is one.
 pub(crate) fn check_lifetime(lifetime: Duration) -> Result<()> {
-    if lifetime.as_millis() == 0 || lifetime > MAX_LIFETIME {
-        return Err(Error::invalid(
-            "a lifetime must be between a millisecond and a year",
-        ));
+    check_time("a lifetime", lifetime)
+}
+
+fn check_time(what: &str, time: Duration) -> Result<()> {
+    if time.as_millis() == 0 || time > MAX_LIFETIME {
+        let message = format!("{what} must be between a millisecond and a year");
+        return Err(Error::invalid(message));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `LocalProvider`: makes, finds and ends sandboxes on this machine.
 
 use super::{
-    create,
+    create::{self, SetExpiry},
     doctor::{self, Diagnosis},
     enforcement,
     host::Host,
@@ -167,10 +167,14 @@ impl LocalProvider {
     }
 
     /// Hands a new sandbox to the caller of `create`, who is there to take it; dropping this future ends the sandbox.
-    async fn claim(&self, new: Unclaimed) -> Result<Arc<dyn Sandbox>> {
+    async fn claim(&self, new: Unclaimed, expiry: Option<SetExpiry>) -> Result<Arc<dyn Sandbox>> {
         let lost = || Error::new(ErrorKind::Internal, "the new sandbox was lost");
         let made = new.made().ok_or_else(lost)?;
         let (sandbox, ownership) = (self.handle(&made.id), made.ownership);
+        if let Some(expiry) = expiry {
+            let request = expiry.request();
+            sandbox.link.tell(&request).await.map_err(made::mute)?;
+        }
         if ownership == Ownership::Detached {
             let agreed = sandbox.link.tell(&Request::Detach {});
             agreed.await.map_err(made::mute)?;
@@ -215,7 +219,7 @@ impl SandboxProvider for LocalProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        sandbox::capabilities()
+        sandbox::capabilities(&self.shared.host)
     }
 
     fn enforcement(&self, options: &CreateOptions) -> EnforcementReport {
@@ -225,10 +229,10 @@ impl SandboxProvider for LocalProvider {
 
     async fn create(&self, options: CreateOptions) -> Result<Arc<dyn Sandbox>> {
         let request = create::Request::check(&self.shared, options)?;
-        let shared = Arc::clone(&self.shared);
+        let (shared, expiry) = (Arc::clone(&self.shared), request.expiry);
         let create = async {
             let make = move || create::make(&shared, request).map(Unclaimed::new);
-            self.claim(blocking(make).await?).await
+            self.claim(blocking(make).await?, expiry).await
         };
         create
             .await

@@ -3,6 +3,7 @@
 use super::{
     create::check_lifetime,
     files::LocalFiles,
+    host::Host,
     init,
     made::{left_behind, still_there, wait},
     process,
@@ -17,7 +18,7 @@ use sandbox_agent::protocol::{
     agent::{self, Event, Failure, Request},
 };
 use sandbox_core::{
-    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Position, Process,
+    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Pause, Position, Process,
     ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo, SandboxState,
     TemplateId,
 };
@@ -59,11 +60,13 @@ pub(crate) struct Link {
     record: OnceLock<Record>,
 }
 
-pub(crate) fn capabilities() -> Capabilities {
+/// What sandboxes of this machine can do.
+pub(crate) fn capabilities(host: &Host) -> Capabilities {
     let mut capabilities = Capabilities::new();
     capabilities.pty = true;
     capabilities.attach = true;
     capabilities.lifecycle = true;
+    capabilities.pause = host.v2.is_some();
     capabilities.shell = true;
     capabilities.stdin = true;
     capabilities.split_stderr = true;
@@ -245,16 +248,26 @@ impl Sandbox for LocalSandbox {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities()
+        capabilities(&self.shared.host)
     }
 
     async fn info(&self) -> Result<SandboxInfo> {
         let answer = self.link.ask(&Request::Info { version: VERSION }).await?;
-        let Event::Info { remaining_ms, .. } = answer else {
+        let Event::Info {
+            remaining_ms,
+            paused,
+            ..
+        } = answer
+        else {
             return Err(unexpected(answer));
         };
+        let state = if paused {
+            SandboxState::Paused
+        } else {
+            SandboxState::Running
+        };
         let record = self.link.record()?;
-        let mut info = SandboxInfo::new(self.link.id.clone(), SandboxState::Running);
+        let mut info = SandboxInfo::new(self.link.id.clone(), state);
         info.name = record.name.clone();
         info.template = Some(TemplateId::new(record.template.as_str()));
         info.created_at = Some(record.created_at());
@@ -299,6 +312,11 @@ impl Sandbox for LocalSandbox {
 
     fn lifecycle(&self) -> Option<&dyn Lifecycle> {
         Some(self)
+    }
+
+    fn pause(&self) -> Option<&dyn Pause> {
+        let can_pause = self.shared.host.v2.is_some();
+        can_pause.then_some(self)
     }
 }
 
@@ -388,6 +406,19 @@ impl Lifecycle for LocalSandbox {
         self.set_remaining(remaining)
             .await
             .map_err(|error| error.with_operation("lifecycle.set_lifetime"))
+    }
+}
+
+#[async_trait]
+impl Pause for LocalSandbox {
+    async fn pause(&self) -> Result<()> {
+        let paused = self.link.tell(&Request::Pause {}).await;
+        paused.map_err(|error| error.with_operation("pause.pause"))
+    }
+
+    async fn resume(&self) -> Result<()> {
+        let resumed = self.link.tell(&Request::Resume {}).await;
+        resumed.map_err(|error| error.with_operation("pause.resume"))
     }
 }
 

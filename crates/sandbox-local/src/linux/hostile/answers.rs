@@ -194,13 +194,14 @@ fn event() -> impl Strategy<Value = Event> {
         message,
     };
     prop_oneof![
-        (any::<(u32, u32)>(), number(), option::of(number())).prop_map(
-            |((version, running), uptime_ms, remaining_ms)| Event::Info {
+        (any::<(u32, u32, bool)>(), number(), option::of(number())).prop_map(
+            |((version, running, paused), uptime_ms, remaining_ms)| Event::Info {
                 version,
                 name: String::new(),
                 uptime_ms,
                 remaining_ms,
                 running,
+                paused,
             }
         ),
         (number(), any::<u32>(), number()).prop_map(|(process, pid, at)| Event::Started {

@@ -66,7 +66,6 @@ async fn what_cannot_be_honoured_is_refused_before_anything_is_made() {
             rules: Vec::new(),
             default: NetworkAction::Deny,
         }),
-        options().idle_timeout(Duration::from_secs(1)),
         options().on_expiry(Expiry::Pause),
         options().limits(Limits::new().memory(1 << 30)),
         options().limits(Limits::new().cpus(1.0)),
@@ -78,6 +77,8 @@ async fn what_cannot_be_honoured_is_refused_before_anything_is_made() {
         assert_eq!(records_in(&state), 0);
     }
     assert!(!state.path().join("templates").exists());
+    assert!(!provider.capabilities().pause);
+    assert!(provider.sandbox(&"any".into()).pause().is_none());
 }
 
 #[tokio::test]
