@@ -7,6 +7,39 @@ use sandbox_core::{
 };
 use std::{fmt, time::Duration};
 
+/// The names of all calls.
+pub(crate) const OPERATIONS: &[&str] = &[
+    "create",
+    "connect",
+    "list",
+    "kill",
+    "info",
+    "spawn",
+    "pty.spawn",
+    "files.read",
+    "files.write",
+    "files.stat",
+    "files.list",
+    "files.glob",
+    "files.mkdir",
+    "files.rename",
+    "files.symlink",
+    "files.remove",
+    "files.set_permissions",
+    "attach.attach",
+    "attach.processes",
+    "process.write_stdin",
+    "process.close_stdin",
+    "process.signal",
+    "process.resize",
+    "lifecycle.set_lifetime",
+    "pause.pause",
+    "pause.resume",
+    "snapshots.snapshot",
+    "ports.preview_url",
+    "templates.list",
+];
+
 /// A call of the contract. Its `Debug` tells what is called, never with what.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -125,5 +158,19 @@ impl<'a> Call<'a> {
     pub(crate) fn with(mut self, arguments: Arguments<'a>) -> Self {
         self.arguments = arguments;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OPERATIONS;
+
+    #[test]
+    fn all_names_are_known() {
+        let mut fake = sandbox_core::fake::OPERATIONS.to_vec();
+        let mut known = OPERATIONS.to_vec();
+        fake.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(known, fake);
     }
 }

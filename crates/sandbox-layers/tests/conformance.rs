@@ -1,9 +1,10 @@
 //! The suite on the fake below each layer, and on real sandboxes below all of them: a layer changes nothing but its own concern.
 
 use sandbox_conformance::Harness;
-use sandbox_core::{ProviderExt, SandboxProvider, fake::FakeProvider};
+use sandbox_core::{ProviderExt, Result, SandboxProvider, fake::FakeProvider};
 use sandbox_layers::{
-    AuditLayer, ConcurrencyLayer, MemorySink, RetryLayer, TimeoutLayer, TracingLayer,
+    AuditLayer, ConcurrencyLayer, Effect, MemorySink, PolicyConfig, PolicyLayer, PolicyRule,
+    RetryLayer, TimeoutLayer, TracingLayer,
 };
 use sandbox_local::LocalProvider;
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
                 .layer(timeout())
                 .layer(RetryLayer::new())
                 .layer(concurrency())
+                .layer(policy()?)
                 .layer(audit())
                 .layer(TracingLayer::new());
             Ok(Arc::new(provider) as Arc<dyn SandboxProvider>)
@@ -34,10 +36,14 @@ fn main() -> ExitCode {
         .name("local")
         .large_file_bytes(128 * MIB)
         .output_bytes(32 * MIB);
+    let Ok(allowed) = policy() else {
+        return ExitCode::FAILURE;
+    };
     sandbox_conformance::run_all([
         fake("timeout", FakeProvider::new().layer(timeout())),
         fake("audit", FakeProvider::new().layer(audit())),
         fake("concurrency", FakeProvider::new().layer(concurrency())),
+        fake("policy", FakeProvider::new().layer(allowed)),
         fake("retry", FakeProvider::new().layer(RetryLayer::new())),
         fake("tracing", FakeProvider::new().layer(TracingLayer::new())),
         local,
@@ -60,6 +66,16 @@ fn audit() -> AuditLayer {
     AuditLayer::new(MemorySink::new())
         .command_lines()
         .fail_closed()
+}
+
+/// Rules that are looked at for every call, and deny none of the suite's.
+fn policy() -> Result<PolicyLayer> {
+    PolicyConfig::new(Effect::Deny)
+        .home("/home/user")
+        .rule(PolicyRule::new("somewhere", Effect::Allow).paths(["/home/user", "/tmp"]))
+        .rule(PolicyRule::new("nothing", Effect::Deny).programs(["program of a policy"]))
+        .rule(PolicyRule::new("all else", Effect::Allow))
+        .build()
 }
 
 fn fake(name: &str, provider: impl SandboxProvider) -> Harness {

@@ -10,7 +10,7 @@ struct Readme;
 pub use registry::{Open, Registry};
 pub use sandbox_core::*;
 
-/// Behaviour that goes around any provider: time limits and traces.
+/// Behaviour that goes around any provider: time limits, retries, bounds on concurrency, policies, audit records and traces.
 #[cfg(feature = "layers")]
 pub use sandbox_layers as layers;
 /// Sandboxes on this machine.
