@@ -33,7 +33,7 @@ tokio::task_local! {
 /// | `files.write` | until it is written, its body included |
 /// | `spawn`, `pty.spawn` | as a call until the process exists; as a process until its last event, or until it is dropped |
 /// | `attach.attach` | as a call until the process is found |
-/// | `kill`, and writing to a process, signals and all else that its controls do | not at all |
+/// | `kill`, `pause.resume`, and writing to a process, signals and all else that its controls do | not at all |
 ///
 /// - Calls that the body of a write makes when it is asked for its next piece belong to that write, and do not count.
 /// - A bound for a sandbox is for all handles to it that come through this layer. What is about no sandbox, or about one
@@ -226,8 +226,8 @@ impl Bounded {
     /// Waits for the turn of a call. One place for the order: sandbox before provider, so that a crowded sandbox does
     /// not hold up the others.
     async fn call_turn(&self, call: Call<'_>) -> Result<Held> {
-        // A call that ends something, or goes to a process that runs, must not wait for what may wait for it.
-        if call.operation == "kill" || call.process.is_some() {
+        // What ends or wakes something, or goes to a process that runs, must not wait for what may wait for it.
+        if ["kill", "pause.resume"].contains(&call.operation) || call.process.is_some() {
             return Ok(Held::new());
         }
         self.wait(call, |turns| turns.calls.as_ref()).await

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 /// |---|---|
 /// | `info`, `list`, `templates.list`, `attach.processes`, `ports.preview_url` | yes, they only ask |
 /// | `files.read`, `files.stat`, `files.list`, `files.glob` | yes, they only look |
-/// | `connect`, `attach.attach`, `lifecycle.set_lifetime`, `process.resize` | yes, the second time finds what the first has done |
+/// | `connect`, `attach.attach`, `lifecycle.set_lifetime`, `pause.pause`, `pause.resume`, `process.resize` | yes, the second time finds what the first has done |
 /// | `kill` | yes; its answer is then `false` if a first attempt had ended the sandbox after all |
 /// | `files.write` | yes if its body is at hand, since it replaces the whole file; never after a stream has begun |
 /// | `files.mkdir` | yes with `parents`; else a directory of the first attempt would be `AlreadyExists` |
@@ -29,7 +29,6 @@ use tokio::time::Instant;
 /// | `files.remove`, `files.rename`, `files.symlink` | no: after a first success the second finds another tree |
 /// | `create`, `spawn`, `pty.spawn`, `snapshots.snapshot` | no: there would be two |
 /// | `process.write_stdin`, `process.close_stdin`, `process.signal` | no: the program would see it twice |
-/// | `pause.pause`, `pause.resume` | no: the second may be `InvalidState` |
 ///
 /// - A listing is made again only before its first entry, and of a read only the opening; a process is not started again
 ///   whatever becomes of its events.
@@ -141,9 +140,15 @@ fn idempotent(arguments: Arguments<'_>, operation: &str) -> bool {
         | Arguments::Glob(..)
         | Arguments::SetPermissions(..) => true,
         Arguments::Mkdir(_, options) => options.parents == Some(true),
-        Arguments::None => {
-            ["info", "kill", "templates.list", "attach.processes"].contains(&operation)
-        }
+        Arguments::None => [
+            "info",
+            "kill",
+            "templates.list",
+            "attach.processes",
+            "pause.pause",
+            "pause.resume",
+        ]
+        .contains(&operation),
         _ => false,
     }
 }
@@ -291,6 +296,8 @@ mod tests {
         "kill",
         "lifecycle.set_lifetime",
         "list",
+        "pause.pause",
+        "pause.resume",
         "ports.preview_url",
         "process.resize",
         "templates.list",
