@@ -45,6 +45,8 @@ pub(crate) enum Action {
     Shell(ShellArgs),
     Cp(CpArgs),
     Ls(LsArgs),
+    Pause(PauseArgs),
+    Resume(ResumeArgs),
     Kill(KillArgs),
     Prune(PruneArgs),
     Doctor(DoctorArgs),
@@ -148,6 +150,14 @@ pub(crate) struct SandboxArgs {
 pub(crate) struct CreateArgs {
     #[command(flatten)]
     pub(crate) sandbox: SandboxArgs,
+
+    /// End it as well after this long without a command that is followed, or work on its files
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) idle_timeout: Option<Duration>,
+
+    /// Pause it when its time is over, instead of ending it
+    #[arg(long)]
+    pub(crate) pause_at_end: bool,
 
     /// Print an object instead of the id
     #[arg(long)]
@@ -278,6 +288,29 @@ pub(crate) struct LsArgs {
     /// Print an array of objects
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Pause sandboxes: all that runs in them stops, until they are resumed
+///
+/// A paused sandbox keeps its memory, and its lifetime runs on. Its files can be copied; commands in it are refused.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sandbox pause build 3f\n  \
+    sandbox resume build")]
+pub(crate) struct PauseArgs {
+    /// Ids of the sandboxes, the starts of them, or their names
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+/// Let paused sandboxes go on
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    sandbox resume build 3f")]
+pub(crate) struct ResumeArgs {
+    /// Ids of the sandboxes, the starts of them, or their names
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
 }
 
 /// Kill sandboxes, with all that runs in them and all their files

@@ -6,5 +6,6 @@ pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod kill;
 pub(crate) mod ls;
+pub(crate) mod pause;
 pub(crate) mod prune;
 pub(crate) mod run;

@@ -152,7 +152,7 @@ pub(crate) async fn kill(provider: &dyn SandboxProvider, id: &SandboxId) -> Resu
         .with_context(|| format!("cannot kill the sandbox {id}"))
 }
 
-fn late(limit: Duration) -> Error {
+pub(crate) fn late(limit: Duration) -> Error {
     let message = format!("no answer within {}", output::spell(limit));
     Error::new(ErrorKind::Timeout, message)
 }

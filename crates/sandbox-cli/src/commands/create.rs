@@ -9,8 +9,8 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use sandbox::{
-    CreateOptions, Enforcement, EnforcementReport, Limits, Ownership, Sandbox, SandboxProvider,
-    Wall,
+    CreateOptions, Enforcement, EnforcementReport, Expiry, Limits, Ownership, Sandbox,
+    SandboxProvider, Wall,
 };
 use serde::Serialize;
 use std::{
@@ -24,7 +24,11 @@ use std::{
 pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 pub(crate) async fn create(state_dir: Option<&Path>, args: CreateArgs) -> Result<u8> {
-    let options = options(&args.sandbox).ownership(Ownership::Detached);
+    let mut options = options(&args.sandbox).ownership(Ownership::Detached);
+    options.idle_timeout = args.idle_timeout;
+    if args.pause_at_end {
+        options = options.on_expiry(Expiry::Pause);
+    }
     let started = Instant::now();
     let mut signals = Signals::new()?;
     let provider = provider::open(state_dir)?;

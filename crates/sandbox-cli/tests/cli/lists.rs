@@ -1,6 +1,6 @@
 //! `create`, `ls`, `kill`, `prune`, `doctor`: what they print, for people and for programs.
 
-use crate::support::{Home, Talk, finish};
+use crate::support::{Home, Talk, finish, wait_for};
 use serde_json::Value;
 use std::{fs, time::Instant};
 
@@ -125,6 +125,46 @@ fn a_sandbox_is_listed_from_create_to_kill() {
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""));
     assert_eq!(home.sandbox(&["ls", "--json"]).ok(), "[]\n");
     home.sandbox(&["kill", id]).assert_refused("no sandbox");
+}
+
+#[test]
+fn a_paused_sandbox_is_listed_as_such_and_goes_on_when_it_is_resumed() {
+    let home = Home::own();
+    let id = home.create(&["--name", "build"]);
+    assert_eq!(home.sandbox(&["pause", "build"]).ok(), format!("{id}\n"));
+    let listed = home.sandbox(&["ls", "--json"]).json();
+    assert_eq!(listed[0]["state"], "paused");
+    assert!(home.sandbox(&["ls"]).ok().contains("paused"));
+    home.sandbox(&["exec", &id, "true"])
+        .assert_refused("the sandbox is paused");
+    let outcome = home.sandbox(&["resume", "nobody", &id]);
+    outcome.assert_code(125);
+    assert_eq!(outcome.stdout, format!("{id}\n"));
+    assert!(outcome.stderr.contains("nobody"), "{outcome:?}");
+    assert_eq!(home.sandbox(&["exec", &id, "echo", "on"]).ok(), "on\n");
+    home.sandbox(&["pause", &id]).ok();
+    assert_eq!(home.sandbox(&["kill", &id]).ok(), format!("{id}\n"));
+    home.assert_nothing_left(&id);
+}
+
+#[test]
+fn a_sandbox_can_be_paused_by_its_own_clock() {
+    let home = Home::own();
+    for end in [["--idle-timeout", "1s"], ["--lifetime", "1s"]] {
+        let id = home.create(&[&end[..], &["--pause-at-end"]].concat());
+        wait_for("the pause", || {
+            let listed = home.sandbox(&["ls", "--json"]).json();
+            listed[0]["state"] == "paused"
+        });
+        home.sandbox(&["kill", &id]).ok();
+    }
+    let id = home.create(&["--idle-timeout", "1s"]);
+    // Whoever looks next removes what is left of it.
+    wait_for("the end", || {
+        home.sandbox(&["ls", "-q"]).ok();
+        home.records().is_empty()
+    });
+    home.assert_nothing_left(&id);
 }
 
 #[test]
