@@ -1,9 +1,14 @@
 //! A program with sandboxes of its own: makes as many as its first argument says (`detached` as the second lets them
-//! live on), prints their ids, and holds them until its standard input ends.
+//! live on), prints their ids, and holds them until its standard input ends. The third is the size of its pool, which is
+//! full before anything else happens.
 
 use sandbox_core::prelude::*;
 use sandbox_local::LocalProvider;
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    path::PathBuf,
+    time::Duration,
+};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
@@ -13,7 +18,15 @@ async fn main() -> anyhow::Result<()> {
         Some("detached") => Ownership::Detached,
         _ => Ownership::Owned,
     };
-    let provider = LocalProvider::new()?;
+    let pool = args.next().map_or(Ok(0), |size| size.parse())?;
+    let builder = LocalProvider::builder().pool(pool);
+    let provider = match std::env::var_os("SANDBOX_STATE_DIR") {
+        Some(path) => builder.state_dir(PathBuf::from(path)).build()?,
+        None => builder.build()?,
+    };
+    while provider.pool_status().ready < pool {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let mut stdout = std::io::stdout();
     for _ in 0..count {
         let sandbox = provider

@@ -13,4 +13,4 @@ pub use config::LocalBuilder;
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::LocalProvider;
 #[cfg(target_os = "linux")]
-pub use linux::{Check, Diagnosis, LocalProvider, Pruned, Verdict};
+pub use linux::{Check, Diagnosis, LocalProvider, PoolStatus, Pruned, Verdict};

@@ -134,7 +134,9 @@ fn a_process_is_ready_for_its_first_command_however_long_it_waits() {
     assert_eq!(world.address.ask(&begin(&[], 0)), Event::Done {});
     let report = world.address.sh("cat /proc/self/cgroup").expect_code(0);
     let own = report.out();
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/commands/"));
     let own = own.expect("a command has a group of version 2");
     assert!(
         before.iter().any(|name| name == own),

@@ -65,6 +65,11 @@ impl Groups {
         if let Some(group) = &self.v2 {
             make_v2(host, group)?;
         }
+        self.limit(host, limits)
+    }
+
+    /// Sets those of the limits that there are, in groups that were made for them.
+    pub(crate) fn limit(&self, host: &Host, limits: &Limits) -> io::Result<()> {
         let v2 = host.v2.as_ref().zip(self.v2.as_ref());
         if let Some(bytes) = limits.memory {
             self.set(

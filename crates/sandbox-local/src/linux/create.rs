@@ -8,7 +8,9 @@ use super::{
     provider::Shared,
     ranges, reap,
     record::{Locked, Record, SOCKET, STORE, looks_like_id, storage_error},
-    seccomp, socket,
+    seccomp,
+    site::Site,
+    socket,
     template::{self, Template},
 };
 use rustix::process::Signal;
@@ -63,15 +65,17 @@ impl SetExpiry {
 /// A sandbox that was asked for, checked against what this provider can do.
 #[derive(Debug)]
 pub(crate) struct Request {
-    template: TemplateId,
-    name: Option<String>,
-    ownership: Ownership,
-    lifetime: Duration,
+    pub(crate) template: TemplateId,
+    pub(crate) name: Option<String>,
+    pub(crate) ownership: Ownership,
+    pub(crate) lifetime: Duration,
     /// What its end is, and a time without traffic after which it comes as well; if it was asked for.
     pub(crate) expiry: Option<SetExpiry>,
-    limits: Limits,
-    env: BTreeMap<String, String>,
-    metadata: BTreeMap<String, String>,
+    pub(crate) limits: Limits,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// It is made before it is known for whom, and for what else than the template.
+    pub(crate) pooled: bool,
 }
 
 impl Request {
@@ -79,7 +83,7 @@ impl Request {
     pub(crate) fn check(shared: &Shared, options: CreateOptions) -> Result<Self> {
         options.validate()?;
         let limits = limits(&shared.default_limits, &options);
-        check_limits(&shared.host, &options.limits.unwrap_or_default())?;
+        check_limits(&shared.site.host, &options.limits.unwrap_or_default())?;
         let unsupported =
             |what: &str| Err(Error::unsupported(what).with_provider(super::provider::NAME));
         let template = match options.source {
@@ -92,7 +96,7 @@ impl Request {
             return unsupported("a network policy other than off");
         }
         let expiry = options.on_expiry.unwrap_or(Expiry::Kill);
-        if expiry != Expiry::Kill && shared.host.v2.is_none() {
+        if expiry != Expiry::Kill && shared.site.host.v2.is_none() {
             return unsupported("a pause without cgroup version 2");
         }
         if let Some(idle_timeout) = options.idle_timeout {
@@ -122,7 +126,32 @@ impl Request {
             limits,
             env: options.env.unwrap_or_default(),
             metadata: options.metadata.unwrap_or_default(),
+            pooled: false,
         })
+    }
+
+    /// A sandbox from `template` for nobody yet: without limits or an end.
+    pub(crate) fn pooled(template: TemplateId) -> Self {
+        Self {
+            template,
+            name: None,
+            ownership: Ownership::Owned,
+            lifetime: Duration::ZERO,
+            expiry: None,
+            limits: Limits::new(),
+            env: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            pooled: true,
+        }
+    }
+
+    /// The environment as PID 1 is told it.
+    pub(crate) fn variables(&self) -> Vec<(Blob, Blob)> {
+        let blob = |text: &String| Blob(text.as_bytes().to_vec());
+        let variables = self.env.iter();
+        variables
+            .map(|(name, value)| (blob(name), blob(value)))
+            .collect()
     }
 }
 
@@ -207,14 +236,14 @@ fn check_limits(host: &Host, asked: &Limits) -> Result<()> {
 }
 
 /// Makes the sandbox. Blocks for some milliseconds, and for about a second when the template has to be made.
-pub(crate) fn make(shared: &Shared, request: Request) -> Result<Made> {
-    super::enforcement::require_walls(&shared.host, shared.weaken)?;
-    let template = template::open(&request.template, &shared.state)?;
-    let (id, locked) = shared
+pub(crate) fn make(site: &Site, request: Request) -> Result<Made> {
+    super::enforcement::require_walls(&site.host, site.weaken)?;
+    let template = template::open(&request.template, &site.state)?;
+    let (id, locked) = site
         .records
         .add()
         .map_err(|error| storage_error(error, "no record could be made"))?;
-    match make_in(shared, request, &template, &id, &locked) {
+    match make_in(site, request, &template, &id, &locked) {
         Ok((ownership, pidfd, lifeline)) => {
             let made = Made {
                 id,
@@ -223,7 +252,7 @@ pub(crate) fn make(shared: &Shared, request: Request) -> Result<Made> {
                 lifeline: Some(lifeline),
                 locked: Some(locked),
             };
-            made.check(shared)?;
+            made.check()?;
             Ok(made)
         }
         Err(error) => {
@@ -234,39 +263,35 @@ pub(crate) fn make(shared: &Shared, request: Request) -> Result<Made> {
 }
 
 fn make_in(
-    shared: &Shared,
-    mut request: Request,
+    site: &Site,
+    request: Request,
     template: &Template,
     id: &SandboxId,
     locked: &Locked,
 ) -> Result<(Ownership, OwnedFd, OwnedFd)> {
     let (ownership, lifetime) = (request.ownership, request.lifetime);
-    let env = std::mem::take(&mut request.env);
-    let record = put_on_record(shared, request, template, id, locked)?;
-    let prepared = prepare(shared, locked, template, &record).map_err(|error| {
+    let env = request.variables();
+    let record = put_on_record(site, request, template, id, locked)?;
+    let prepared = prepare(site, locked, template, &record).map_err(|error| {
         storage_error(error, "the sandbox's files or cgroups could not be made")
     })?;
     let (lifeline_read, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| storage_error(error.into(), "no pipe could be made"))?;
     let (group, oom_counter) = (prepared.group.as_ref(), prepared.oom_counter.as_ref());
-    let blob = |text: String| Blob(text.into_bytes());
-    let variables = env.into_iter();
     let create = Create {
         name: id.to_string(),
         uid_base: ranges::base(record.range),
         uid_count: ranges::COUNT,
         overlays: prepared.overlays,
         tmpfs_size: TMPFS_SIZE,
-        env: variables
-            .map(|(name, value)| (blob(name), blob(value)))
-            .collect(),
+        env,
         lifetime_ms: lifetime.as_millis() as u64,
         // Until it is handed over, a detached sandbox ends with its maker too.
         owned: true,
         seccomp: Blob(seccomp::filter().to_vec()),
         process_cgroup: group.is_some(),
         oom_counter: oom_counter.is_some(),
-        weaken: shared.weaken,
+        weaken: site.weaken,
     };
     let fds = [&prepared.listener, &lifeline_read].map(AsFd::as_fd);
     let given = [group, oom_counter].into_iter().flatten();
@@ -275,7 +300,7 @@ fn make_in(
         .chain([locked.lock.as_fd()])
         .chain(given.map(AsFd::as_fd))
         .collect();
-    let created = shared.zygote.create(&create, &fds)?;
+    let created = site.zygote.create(&create, &fds)?;
     if let Err(error) = settle(created.pid, &record, locked) {
         let _ = rustix::process::pidfd_send_signal(&created.pidfd, Signal::KILL);
         wait(created.pidfd.as_fd(), ANSWER_WITHIN);
@@ -286,16 +311,22 @@ fn make_in(
 
 /// Writes the record of what is about to be made, with a range of uids taken for it.
 fn put_on_record(
-    shared: &Shared,
+    site: &Site,
     request: Request,
     template: &Template,
     id: &SandboxId,
     locked: &Locked,
 ) -> Result<Record> {
-    let limits = enforceable(&shared.host, request.limits);
-    let groups = Groups::of(&shared.host, id.as_str(), &limits);
+    let limits = enforceable(&site.host, request.limits);
+    // Moving into a group takes long, writing a limit does not.
+    let to_come = Limits::new().memory(u64::MAX).cpus(1.0).processes(u64::MAX);
+    let limited = if request.pooled {
+        enforceable(&site.host, to_come)
+    } else {
+        limits
+    };
+    let groups = Groups::of(&site.host, id.as_str(), &limited);
     let range = ranges::take(&locked.path)?;
-    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let record = Record {
         id: id.clone(),
         name: request.name,
@@ -305,15 +336,22 @@ fn put_on_record(
         ownership: request.ownership,
         limits,
         metadata: request.metadata,
-        created_ms: age.map_or(0, |age| age.as_millis() as u64),
+        created_ms: now_ms(),
         range,
         groups,
+        pooled: request.pooled,
     };
-    let written = shared.records.write(locked, &record);
+    let written = site.records.write(locked, &record);
     if written.is_err() {
         ranges::give_back(range, &locked.path);
     }
     written.map(|()| record)
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    age.map_or(0, |age| age.as_millis() as u64)
 }
 
 /// Puts a new PID 1 on record and under its limits.
@@ -327,7 +365,7 @@ fn settle(pid: u32, record: &Record, locked: &Locked) -> Result<()> {
 }
 
 /// The limits that this machine can enforce; the rest is in the enforcement report.
-fn enforceable(host: &Host, mut limits: Limits) -> Limits {
+pub(crate) fn enforceable(host: &Host, mut limits: Limits) -> Limits {
     limits.memory = limits
         .memory
         .filter(|_| host.v1_memory.is_some() || host.v2_has("memory"));
@@ -349,14 +387,14 @@ struct Prepared {
 
 /// Makes directories, cgroups and the socket.
 fn prepare(
-    shared: &Shared,
+    site: &Site,
     locked: &Locked,
     template: &Template,
     record: &Record,
 ) -> io::Result<Prepared> {
     let uid_base = ranges::base(record.range);
     let overlays = make_store(locked, template)?;
-    record.groups.make(&shared.host, &record.limits)?;
+    record.groups.make(&site.host, &record.limits)?;
     let mut group = None;
     if let Some(path) = &record.groups.v2 {
         // PID 1 makes a group for each command, and moves nothing in or out of this one.

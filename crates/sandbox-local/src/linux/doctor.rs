@@ -98,12 +98,12 @@ pub(crate) fn diagnose(builder: LocalBuilder) -> Diagnosis {
 
 /// Looks at the facts, and if they are good makes a sandbox and ends it.
 pub(crate) fn examine(shared: &Shared) -> Diagnosis {
-    let mut checks = preflight(&shared.host);
+    let mut checks = preflight(&shared.site.host);
     if checks.iter().all(|check| check.verdict != Verdict::Fail) {
         let mut tried = |name, detail, error: Option<Error>| {
-            checks.push(tried(name, detail, error.as_ref(), &shared.state));
+            checks.push(tried(name, detail, error.as_ref(), &shared.site.state));
         };
-        let template = template::open(&TemplateId::new(template::DEFAULT), &shared.state);
+        let template = template::open(&TemplateId::new(template::DEFAULT), &shared.site.state);
         tried(
             "template host",
             "made from this machine's own programs",
@@ -111,7 +111,7 @@ pub(crate) fn examine(shared: &Shared) -> Diagnosis {
         );
         let options = CreateOptions::new().limits(Limits::new());
         let made = create::Request::check(shared, options)
-            .and_then(|request| create::make(shared, request));
+            .and_then(|request| create::make(&shared.site, request));
         tried("a sandbox", "made and ended", made.err());
     }
     Diagnosis { checks }

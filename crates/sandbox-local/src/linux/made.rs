@@ -1,10 +1,10 @@
 //! A sandbox in the hands of the program that has made it: how it is let go, and how it ends.
 
 use super::{
-    provider::Shared,
     reap,
     record::{Locked, SOCKET, STORE},
     remove::remove_tree,
+    sandbox::unexpected,
     socket,
 };
 use rustix::{
@@ -38,22 +38,37 @@ pub(crate) struct Made {
 
 impl Made {
     /// Asks the new PID 1 whether it is well.
-    pub(crate) fn check(&self, shared: &Shared) -> Result<()> {
-        let directory = self.locked.as_ref().map(|locked| &locked.directory);
-        let directory = directory.ok_or_else(|| mute(io::Error::from(io::ErrorKind::NotFound)))?;
-        let request = Request::Info { version: VERSION };
-        match ask(directory.as_fd(), &request).map_err(mute)? {
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.ask(&Request::Info { version: VERSION })? {
             Event::Info {
                 version: VERSION, ..
             } => Ok(()),
             other => {
-                tracing::debug!(?other, state = %shared.state.display(), "unexpected first answer");
+                tracing::debug!(?other, id = %self.id, "unexpected first answer");
                 Err(Error::new(
                     ErrorKind::Protocol,
                     "the new sandbox speaks another version of the protocol",
                 ))
             }
         }
+    }
+
+    /// Has its PID 1 do what is answered by no more than `Done`.
+    pub(crate) fn tell(&self, request: &Request) -> Result<()> {
+        match self.ask(request)? {
+            Event::Done {} => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Its record, unless it is over.
+    pub(crate) fn locked(&self) -> Result<&Locked> {
+        let locked = self.locked.as_ref();
+        locked.ok_or_else(|| mute(io::Error::from(io::ErrorKind::NotFound)))
+    }
+
+    fn ask(&self, request: &Request) -> Result<Event> {
+        ask(self.locked()?.as_fd(), request).map_err(mute)
     }
 
     /// Lets it live on, after its PID 1 has agreed.

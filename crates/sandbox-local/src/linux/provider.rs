@@ -6,12 +6,12 @@ use super::{
     enforcement,
     host::Host,
     made::{self, Made, Unclaimed},
-    ranges,
+    pool::{Pool, PoolStatus},
     reap::{self, Pruned},
-    record::{self, Record, Records},
+    record::{self, Record},
     sandbox::{self, LocalSandbox},
+    site::Site,
     template,
-    zygote::Zygote,
 };
 use crate::{LocalBuilder, sys};
 use async_trait::async_trait;
@@ -56,13 +56,10 @@ pub struct LocalProvider {
 /// What a provider and its sandboxes share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) state: PathBuf,
-    pub(crate) host: Host,
-    pub(crate) records: Records,
-    pub(crate) zygote: Zygote,
+    pub(crate) site: Arc<Site>,
     pub(crate) default_limits: Limits,
-    pub(crate) weaken: u32,
     owned: Mutex<HashMap<SandboxId, Made>>,
+    pub(crate) pool: Option<Pool>,
 }
 
 impl LocalProvider {
@@ -94,38 +91,18 @@ impl LocalProvider {
             state_dir: state,
             default_limits,
             keep_leftovers,
+            pool,
             weaken,
         } = builder;
-        let open = || {
-            record::make_private(&state)?;
-            let state = state.canonicalize()?;
-            record::require_own(&state)?;
-            record::make_private(&state.join("staging"))?;
-            let records = Records::open(&state)?;
-            if !keep_leftovers {
-                reap::reap_all(&records)?;
-                template::prune_at_start(&state, &|| records.templates_in_use());
-            }
-            Ok((state, records))
-        };
-        let (state, records) = open().map_err(|error| {
-            record::storage_error(
-                error,
-                "the state directory cannot be used, name another by SANDBOX_STATE_DIR",
-            )
-            .with_context("directory", state.display())
-        })?;
-        let zygote = Zygote::new(ranges::STORAGE_BASE, &state.join("staging"));
-        let owned = Mutex::default();
+        let site = Site::open(host, &state, keep_leftovers, weaken)?;
+        let site = Arc::new(site);
+        let pool = (pool > 0).then(|| Pool::start(&site, pool)).transpose()?;
         Ok(Self {
             shared: Arc::new(Shared {
-                state,
-                host,
-                records,
-                zygote,
+                site,
                 default_limits,
-                weaken,
-                owned,
+                owned: Mutex::default(),
+                pool,
             }),
         })
     }
@@ -136,19 +113,26 @@ impl LocalProvider {
         doctor::examine(&self.shared)
     }
 
+    /// How the pool does that [`LocalBuilder::pool`] has asked for; all zero if there is none.
+    #[must_use]
+    pub fn pool_status(&self) -> PoolStatus {
+        let pool = self.shared.pool.as_ref();
+        pool.map_or_else(PoolStatus::default, Pool::status)
+    }
+
     /// What [`LocalProvider::prune`] would remove now.
     ///
     /// # Errors
     /// `Internal` if the state directory cannot be read.
     pub fn leftovers(&self) -> Result<Pruned> {
         let failed = |error| record::storage_error(error, "the state directory could not be read");
-        let records = &self.shared.records;
+        let records = &self.shared.site.records;
         let mut sandboxes = records.ids().map_err(failed)?;
         // What cannot be looked at is not removed either.
         sandboxes.retain(|id| records.is_alive(id).is_ok_and(|is_alive| !is_alive));
         Ok(Pruned {
             sandboxes,
-            templates: template::outdated(&self.shared.state, &records.templates_in_use()),
+            templates: template::outdated(&self.shared.site.state, &records.templates_in_use()),
         })
     }
 
@@ -159,10 +143,13 @@ impl LocalProvider {
     pub fn prune(&self) -> Result<Pruned> {
         let failed =
             |error| record::storage_error(error, "the state directory could not be cleaned");
-        let records = &self.shared.records;
+        let records = &self.shared.site.records;
+        if let Some(pool) = &self.shared.pool {
+            pool.discard_unfit();
+        }
         Ok(Pruned {
             sandboxes: reap::reap_all(records).map_err(failed)?,
-            templates: template::prune(&self.shared.state, &|| records.templates_in_use()),
+            templates: template::prune(&self.shared.site.state, &|| records.templates_in_use()),
         })
     }
 
@@ -219,19 +206,19 @@ impl SandboxProvider for LocalProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        sandbox::capabilities(&self.shared.host)
+        sandbox::capabilities(&self.shared.site.host)
     }
 
     fn enforcement(&self, options: &CreateOptions) -> EnforcementReport {
         let limits = create::limits(&self.shared.default_limits, options);
-        enforcement::report(&self.shared.host, &limits, self.shared.weaken)
+        enforcement::report(&self.shared.site.host, &limits, self.shared.site.weaken)
     }
 
     async fn create(&self, options: CreateOptions) -> Result<Arc<dyn Sandbox>> {
         let request = create::Request::check(&self.shared, options)?;
         let (shared, expiry) = (Arc::clone(&self.shared), request.expiry);
         let create = async {
-            let make = move || create::make(&shared, request).map(Unclaimed::new);
+            let make = move || shared.make(request).map(Unclaimed::new);
             self.claim(blocking(make).await?, expiry).await
         };
         create
@@ -297,18 +284,20 @@ impl Shared {
     /// Living sandboxes with their records, oldest first. Those whose record cannot be read come last.
     pub(crate) fn living(&self) -> Result<Vec<(SandboxId, Result<Record>)>> {
         let failed = |error| record::storage_error(error, "the sandbox's record could not be read");
-        let ids = self.records.ids().map_err(|error| {
+        let ids = self.site.records.ids().map_err(|error| {
             record::storage_error(error, "the state directory could not be read")
         })?;
         let mut living = Vec::new();
         for id in ids {
-            let record = match self.records.is_alive(&id) {
+            let record = match self.site.records.is_alive(&id) {
                 Ok(false) => continue,
-                Ok(true) => self.records.read(&id),
+                Ok(true) => self.site.records.read(&id),
                 Err(error) => Err(error),
             };
-            if let Some(record) = record.map_err(failed).transpose() {
-                living.push((id, record));
+            match record.map_err(failed).transpose() {
+                Some(Ok(record)) if record.pooled => {}
+                Some(record) => living.push((id, record)),
+                None => {}
             }
         }
         living.sort_by_key(|(id, record)| {
@@ -316,6 +305,18 @@ impl Shared {
             (created, id.clone())
         });
         Ok(living)
+    }
+
+    /// Takes a sandbox that waits, or makes one.
+    fn make(&self, request: create::Request) -> Result<Made> {
+        let taken = self
+            .pool
+            .as_ref()
+            .map(|pool| pool.take(&self.site, &request));
+        match taken.transpose()?.flatten() {
+            Some(made) => Ok(made),
+            None => create::make(&self.site, request),
+        }
     }
 
     /// Takes an owned sandbox out of our hands; to drop it is to end it.
@@ -350,7 +351,8 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let owned = self.owned.get_mut();
         let owned = std::mem::take(owned.unwrap_or_else(PoisonError::into_inner));
-        made::end_all(owned.into_values());
+        let waiting = self.pool.as_mut().map(Pool::stop).unwrap_or_default();
+        made::end_all(owned.into_values().chain(waiting));
     }
 }
 

@@ -51,6 +51,9 @@ pub(crate) struct Record {
     /// Number of its range of uids.
     pub(crate) range: u32,
     pub(crate) groups: Groups,
+    /// Whether it is nobody's yet, and not to be shown.
+    #[serde(default)]
+    pub(crate) pooled: bool,
 }
 
 impl Record {
@@ -171,7 +174,7 @@ impl Records {
     pub(crate) fn write(&self, locked: &Locked, record: &Record) -> Result<()> {
         let failed = |error| storage_error(error, "the sandbox's record could not be written");
         let Some(name) = &record.name else {
-            return write(&locked.path, record).map_err(failed);
+            return self.rewrite(locked, record);
         };
         let names = File::create(self.directory.join("../names.lock")).map_err(failed)?;
         names.lock().map_err(failed)?;
@@ -183,7 +186,13 @@ impl Records {
                 );
             }
         }
-        write(&locked.path, record).map_err(failed)
+        self.rewrite(locked, record)
+    }
+
+    /// Writes a record whose name, if it has one, is its own already.
+    pub(crate) fn rewrite(&self, locked: &Locked, record: &Record) -> Result<()> {
+        write(&locked.path, record)
+            .map_err(|error| storage_error(error, "the sandbox's record could not be written"))
     }
 
     /// Whether this sandbox lives and has this name. One whose record cannot be understood has none.

@@ -37,7 +37,15 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
             removed => return Ok(removed?),
         }
         match open(CWD, path, ResolveFlags::empty()) {
-            Ok(directory) => empty(directory)?,
+            Ok(directory) => match empty(directory) {
+                // What a directory says that somebody else removes while the walk is in it, by the file system.
+                Err(error)
+                    if matches!(
+                        Errno::from_io_error(&error),
+                        Some(Errno::NOENT | Errno::INVAL)
+                    ) => {}
+                emptied => emptied?,
+            },
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
@@ -216,6 +224,24 @@ mod tests {
         remove_tree(&top).unwrap();
         assert!(!top.exists());
         assert!(other.join("file").exists());
+    }
+
+    #[test]
+    fn several_who_remove_the_same_tree_all_succeed() {
+        let directory = tempfile::tempdir().unwrap();
+        let top = directory.path().join("top");
+        for _ in 0..200 {
+            fs::create_dir_all(top.join("a/b")).unwrap();
+            fs::create_dir_all(top.join("c/d")).unwrap();
+            let removed: Vec<_> = thread::scope(|scope| {
+                let remove = || remove_tree(&top);
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(remove)).collect();
+                let results = threads.into_iter().map(|thread| thread.join().unwrap());
+                results.collect()
+            });
+            assert!(removed.iter().all(io::Result::is_ok), "{removed:?}");
+            assert!(!top.exists());
+        }
     }
 
     #[test]

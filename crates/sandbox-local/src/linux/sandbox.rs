@@ -98,7 +98,7 @@ impl Link {
 
     /// A new connection; `None` if too many wait to be accepted.
     fn try_connect(&self) -> Result<Option<OwnedFd>> {
-        let directory = self.shared.records.open_directory(&self.id);
+        let directory = self.shared.site.records.open_directory(&self.id);
         let directory = directory
             .map_err(|error| self.failed(error))?
             .ok_or_else(|| self.gone())?;
@@ -156,9 +156,10 @@ impl Link {
         if let Some(record) = self.record.get() {
             return Ok(record);
         }
-        let record = self.shared.records.read(&self.id);
+        let record = self.shared.site.records.read(&self.id);
         let record = record
             .map_err(|error| storage_error(error, "the sandbox's record could not be read"))?
+            .filter(|record| !record.pooled)
             .ok_or_else(|| self.gone())?;
         Ok(self.record.get_or_init(|| record))
     }
@@ -248,7 +249,7 @@ impl Sandbox for LocalSandbox {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(&self.shared.host)
+        capabilities(&self.shared.site.host)
     }
 
     async fn info(&self) -> Result<SandboxInfo> {
@@ -315,7 +316,7 @@ impl Sandbox for LocalSandbox {
     }
 
     fn pause(&self) -> Option<&dyn Pause> {
-        let can_pause = self.shared.host.v2.is_some();
+        let can_pause = self.shared.site.host.v2.is_some();
         can_pause.then_some(self)
     }
 }
@@ -365,14 +366,15 @@ fn init_of(shared: &Shared, link: &Link) -> Result<Option<OwnedFd>> {
     let Ok(record) = link.record() else {
         return Ok(None);
     };
-    init::open(&shared.records.path(&link.id), record.range).map_err(|error| link.failed(error))
+    init::open(&shared.site.records.path(&link.id), record.range)
+        .map_err(|error| link.failed(error))
 }
 
 /// Waits until nobody holds the sandbox's lock; false if it takes too long.
 fn lock_is_free(shared: &Shared, link: &Link, within: Duration) -> Result<bool> {
     let deadline = time::Instant::now() + within;
     loop {
-        let is_alive = shared.records.is_alive(&link.id);
+        let is_alive = shared.site.records.is_alive(&link.id);
         if !is_alive.map_err(|error| link.failed(error))? {
             return Ok(true);
         }
@@ -387,7 +389,12 @@ fn lock_is_free(shared: &Shared, link: &Link, within: Duration) -> Result<bool> 
 fn clean_up(shared: &Shared, link: &Link) -> Result<()> {
     // PID 1 closes its sockets shortly before the lock, and an owner holds that until it has cleaned up.
     lock_is_free(shared, link, CLEANED_WITHIN)?;
-    if let Some(locked) = shared.records.try_lock(&link.id).map_err(left_behind)? {
+    if let Some(locked) = shared
+        .site
+        .records
+        .try_lock(&link.id)
+        .map_err(left_behind)?
+    {
         reap::reap(&locked).map_err(left_behind)?;
     }
     Ok(())

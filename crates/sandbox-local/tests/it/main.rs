@@ -9,5 +9,6 @@ mod doctor;
 mod leftovers;
 mod life;
 mod limits;
+mod pool;
 mod support;
 mod template;

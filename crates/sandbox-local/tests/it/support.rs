@@ -45,6 +45,22 @@ impl State {
             .unwrap()
     }
 
+    /// A provider whose pool is full.
+    pub(crate) async fn pooled(&self, size: usize) -> LocalProvider {
+        let builder = LocalProvider::builder().state_dir(self.path()).pool(size);
+        let provider = builder.build().unwrap();
+        until("the pool is full", || provider.pool_status().ready == size).await;
+        provider
+    }
+
+    /// Names of all records.
+    pub(crate) fn records(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.path().join("sandboxes")).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
     pub(crate) async fn sandbox(&self) -> (LocalProvider, Arc<dyn Sandbox>) {
         let provider = self.provider();
         let sandbox = provider.create(CreateOptions::new()).await.unwrap();

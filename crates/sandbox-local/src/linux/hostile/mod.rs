@@ -58,6 +58,7 @@ impl Planted {
             created_ms: 0,
             range: 1,
             groups: Groups::default(),
+            pooled: false,
         };
         records.write(&locked, &record).unwrap();
         let listener = socket::listen(locked.as_fd(), SOCKET).unwrap();

@@ -88,12 +88,12 @@ async fn without_cgroups_a_sandbox_that_does_not_answer_is_killed_all_the_same()
     });
     let made = maker.create(CreateOptions::new().ownership(Ownership::Detached));
     let id = made.await.unwrap().id().clone();
-    let record = maker.shared.records.read(&id).unwrap().unwrap();
+    let record = maker.shared.site.records.read(&id).unwrap().unwrap();
     assert_eq!(
         (&record.groups, record.limits),
         (&Groups::default(), Limits::new())
     );
-    let init = init::open(&maker.shared.records.path(&id), record.range);
+    let init = init::open(&maker.shared.site.records.path(&id), record.range);
     let init = init.unwrap().expect("the record names its PID 1");
     rustix::process::pidfd_send_signal(&init, rustix::process::Signal::STOP).unwrap();
 
@@ -127,7 +127,7 @@ async fn odd_entries_among_the_records_disturb_nobody() {
 #[tokio::test]
 async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
     let (provider, _state) = provider_on(|_| ());
-    let add = || provider.shared.records.add().unwrap();
+    let add = || provider.shared.site.records.add().unwrap();
     let ((garbled, odd), (mute, silent)) = (add(), add());
     fs::write(odd.path.join("record.json"), "{}").unwrap();
     let record = Record {
@@ -142,8 +142,14 @@ async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
         created_ms: 0,
         range: 1,
         groups: Groups::default(),
+        pooled: false,
     };
-    provider.shared.records.write(&silent, &record).unwrap();
+    provider
+        .shared
+        .site
+        .records
+        .write(&silent, &record)
+        .unwrap();
     let _listener = crate::linux::socket::listen(silent.as_fd(), record::SOCKET).unwrap();
     tokio::time::pause();
     let listed = SandboxProvider::list(&provider, ListOptions::new());
@@ -166,13 +172,13 @@ fn leftovers_are_shown_before_they_are_removed() {
     let builder = LocalProvider::builder().state_dir(state.path());
     let provider = builder.clone().keep_leftovers().build().unwrap();
     fs::create_dir(&left).unwrap();
-    let (living, _lock) = provider.shared.records.add().unwrap();
+    let (living, _lock) = provider.shared.site.records.add().unwrap();
     let ids = vec![SandboxId::new("sleft")];
     assert_eq!(provider.leftovers().unwrap().sandboxes, ids);
     assert!(left.exists());
     assert_eq!(provider.prune().unwrap().sandboxes, ids);
     assert_eq!(provider.leftovers().unwrap(), Pruned::default());
-    assert!(!left.exists() && provider.shared.records.is_alive(&living).unwrap());
+    assert!(!left.exists() && provider.shared.site.records.is_alive(&living).unwrap());
 }
 
 #[test]

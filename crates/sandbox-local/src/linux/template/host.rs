@@ -140,7 +140,7 @@ pub(super) fn has_several(templates: &Path) -> bool {
 }
 
 /// Name of the directory of the template as it would be made now.
-fn current() -> io::Result<String> {
+pub(super) fn current() -> io::Result<String> {
     Ok(format!("{NAME}-{:016x}", key()?))
 }
 

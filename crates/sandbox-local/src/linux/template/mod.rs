@@ -12,6 +12,7 @@ pub(crate) use outdated::InUse;
 use sandbox_core::{Error, ErrorKind, Result, TemplateId, TemplateInfo};
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -56,6 +57,23 @@ pub(crate) fn check(id: &TemplateId) -> Result<()> {
             let message = "there is no such template, use `host` (the machine's own programs)";
             Err(Error::new(ErrorKind::NotFound, message).with_context("template", id))
         }
+    }
+}
+
+/// The one name of a template that may have others.
+pub(crate) fn canonical(id: &TemplateId) -> TemplateId {
+    if id.as_str() == host::ALIAS {
+        TemplateId::new(host::NAME)
+    } else {
+        id.clone()
+    }
+}
+
+/// Name of the directory of the template as it would be opened now.
+pub(crate) fn current(id: &TemplateId) -> io::Result<String> {
+    match canonical(id).as_str() {
+        host::NAME => host::current(),
+        _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

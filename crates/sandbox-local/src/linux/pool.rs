@@ -1,0 +1,233 @@
+//! Sandboxes that wait to be taken, so that whoever asks for one need not wait for the kernel.
+//!
+//! They live in this program's memory alone: no other program takes one, and none is left when this one ends, however
+//! that happens. A thread makes them, one after the other; it keeps its normal priority, because the zygote and all
+//! sandboxes inherit it from whoever has the first one made.
+
+use super::{create::Request, made::Made, site::Site, template, waiting::Waiting};
+use sandbox_core::{Error, ErrorKind, Result, TemplateId};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Most sandboxes that may be kept for each template.
+pub(crate) const LARGEST: usize = 256;
+
+/// How long the thread rests before it makes one: whoever has just taken one has work for the processors.
+const REST: Duration = Duration::from_millis(10);
+/// Longest rest, after failures.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// How a provider's pool does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// Sandboxes that wait to be taken.
+    pub ready: usize,
+    /// Creations that took one.
+    pub taken: u64,
+    /// Creations that found none, and had to wait until one was made.
+    pub missed: u64,
+}
+
+/// Sandboxes that wait, and the thread that makes more.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shelf: Arc<Shelf>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    size: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the templates that are asked for, oldest first.
+    ready: BTreeMap<TemplateId, VecDeque<Waiting>>,
+    taken: u64,
+    missed: u64,
+    stopped: bool,
+}
+
+impl Pool {
+    /// Starts to keep `size` sandboxes from the default template, and from each that is asked for.
+    pub(crate) fn start(site: &Arc<Site>, size: usize) -> Result<Self> {
+        if size > LARGEST {
+            let message = format!("a pool has at most {LARGEST} sandboxes");
+            return Err(Error::invalid(message));
+        }
+        let default = TemplateId::new(template::DEFAULT);
+        let shelf = Arc::new(Shelf {
+            size,
+            state: Mutex::new(State {
+                ready: [(default, VecDeque::new())].into(),
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        });
+        let (site, filled) = (Arc::clone(site), Arc::clone(&shelf));
+        let thread = thread::Builder::new()
+            .name("sandbox-pool".into())
+            .spawn(move || filled.fill(&site))
+            .map_err(|error| {
+                let message = "the thread that fills the pool could not be started";
+                Error::new(ErrorKind::Unavailable, message).with_source(error)
+            })?;
+        Ok(Self {
+            shelf,
+            thread: Some(thread),
+        })
+    }
+
+    /// A sandbox as asked for, if a fit one waits. What is found to be unfit is ended.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for the name. After any other failure another one is tried.
+    pub(crate) fn take(&self, site: &Site, request: &Request) -> Result<Option<Made>> {
+        let template = template::canonical(&request.template);
+        while let Some(mut waiting) = self.shelf.pop(&template) {
+            if !waiting.is_fit() {
+                continue;
+            }
+            match waiting.begin(site, request) {
+                Ok(()) => {
+                    self.shelf.lock().taken += 1;
+                    return Ok(Some(waiting.into_made()));
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    self.shelf.put(template, waiting);
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a sandbox that waited could not be taken");
+                }
+            }
+        }
+        self.shelf.lock().missed += 1;
+        Ok(None)
+    }
+
+    /// Ends those that are not what would be made now.
+    pub(crate) fn discard_unfit(&self) {
+        let mut state = self.shelf.lock();
+        let mut unfit = Vec::new();
+        for waiting in state.ready.values_mut() {
+            let (fit, other) = waiting.drain(..).partition(Waiting::is_fit);
+            *waiting = fit;
+            unfit.extend::<VecDeque<_>>(other);
+        }
+        self.shelf.changed.notify_all();
+        drop(state);
+        drop(unfit);
+    }
+
+    pub(crate) fn status(&self) -> PoolStatus {
+        let state = self.shelf.lock();
+        PoolStatus {
+            ready: state.ready.values().map(VecDeque::len).sum(),
+            taken: state.taken,
+            missed: state.missed,
+        }
+    }
+
+    /// Makes no more, and hands out those that wait, to be ended.
+    pub(crate) fn stop(&mut self) -> Vec<Made> {
+        self.shelf.lock().stopped = true;
+        self.shelf.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // If it has panicked nothing is left to wait for.
+            let _ = thread.join();
+        }
+        let ready = std::mem::take(&mut self.shelf.lock().ready);
+        let waiting = ready.into_values().flatten();
+        waiting.map(Waiting::into_made).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        super::made::end_all(self.stop());
+    }
+}
+
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one out, which makes it the caller's alone. From now on this template is kept ready.
+    fn pop(&self, template: &TemplateId) -> Option<Waiting> {
+        let mut state = self.lock();
+        let ready = state.ready.entry(template.clone()).or_default();
+        let waiting = ready.pop_front();
+        self.changed.notify_all();
+        waiting
+    }
+
+    /// Puts one back that was not taken after all; it ends if there is no room any more.
+    fn put(&self, template: TemplateId, waiting: Waiting) {
+        let mut state = self.lock();
+        let ready = state.ready.entry(template).or_default();
+        if ready.len() < self.size {
+            ready.push_back(waiting);
+        } else {
+            drop(state);
+            drop(waiting);
+        }
+    }
+
+    /// Makes sandboxes wherever one is missing, until the pool is stopped.
+    fn fill(&self, site: &Site) {
+        let mut rest = REST;
+        while let Some(template) = self.next_missing(rest) {
+            match Waiting::make(site, template.clone()) {
+                Ok(waiting) => {
+                    rest = REST;
+                    self.put(template, waiting);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %template, "no sandbox could be made for the pool");
+                    if error.kind() == ErrorKind::NotFound {
+                        self.lock().ready.remove(&template);
+                    }
+                    rest = (rest * 2).min(LONGEST_REST);
+                }
+            }
+        }
+    }
+
+    /// The template of which one is missing, after a `rest` since that is so. `None` once the pool is stopped.
+    fn next_missing(&self, rest: Duration) -> Option<TemplateId> {
+        let mut since = None;
+        let mut state = self.lock();
+        while !state.stopped {
+            let is_short = |entry: &(&TemplateId, &VecDeque<_>)| entry.1.len() < self.size;
+            let missing = state.ready.iter().find(is_short);
+            let missing = missing.map(|(template, _)| template.clone());
+            let Some(template) = missing else {
+                since = None;
+                let woken = self.changed.wait(state);
+                state = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let start = *since.get_or_insert_with(Instant::now);
+            let left = rest.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Some(template);
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

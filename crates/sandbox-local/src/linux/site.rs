@@ -1,0 +1,59 @@
+//! What sandboxes are made on: this machine as it was found, a state directory, and the zygote.
+
+use super::{
+    host::Host,
+    ranges, reap,
+    record::{self, Records},
+    template,
+    zygote::Zygote,
+};
+use sandbox_core::Result;
+use std::path::{Path, PathBuf};
+
+/// What it takes to make a sandbox.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) state: PathBuf,
+    pub(crate) host: Host,
+    pub(crate) records: Records,
+    pub(crate) zygote: Zygote,
+    pub(crate) weaken: u32,
+}
+
+impl Site {
+    /// Opens the state directory, and removes what earlier programs have left there unless that is to be kept.
+    pub(crate) fn open(
+        host: Host,
+        state: &Path,
+        keep_leftovers: bool,
+        weaken: u32,
+    ) -> Result<Self> {
+        let open = || {
+            record::make_private(state)?;
+            let state = state.canonicalize()?;
+            record::require_own(&state)?;
+            record::make_private(&state.join("staging"))?;
+            let records = Records::open(&state)?;
+            if !keep_leftovers {
+                reap::reap_all(&records)?;
+                template::prune_at_start(&state, &|| records.templates_in_use());
+            }
+            Ok((state, records))
+        };
+        let (state, records) = open().map_err(|error| {
+            record::storage_error(
+                error,
+                "the state directory cannot be used, name another by SANDBOX_STATE_DIR",
+            )
+            .with_context("directory", state.display())
+        })?;
+        let zygote = Zygote::new(ranges::STORAGE_BASE, &state.join("staging"));
+        Ok(Self {
+            state,
+            host,
+            records,
+            zygote,
+            weaken,
+        })
+    }
+}
