@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod attach;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod body;
 mod capability;
 mod command;
