@@ -36,6 +36,9 @@ const GAINS: [(&str, &str); 16] = [
     ("ports", "servers inside are reached from outside"),
 ];
 
+/// Capabilities that depend on the machine, and on what of it.
+const CONDITIONS: [(&str, &str); 1] = [("pause", "where cgroup version 2 is mounted")];
+
 fn fields(capabilities: &Capabilities) -> Map<String, Value> {
     match serde_json::to_value(capabilities).unwrap() {
         Value::Object(fields) => fields,
@@ -44,7 +47,10 @@ fn fields(capabilities: &Capabilities) -> Map<String, Value> {
 }
 
 /// A cell of the table.
-fn cell(value: &Value) -> String {
+fn cell(name: &str, value: &Value) -> String {
+    if let Some((_, condition)) = CONDITIONS.iter().find(|(known, _)| *known == name) {
+        return (*condition).to_owned();
+    }
     match value {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "-".to_owned(),
@@ -65,7 +71,7 @@ fn the_readme_says_what_the_providers_can_do() {
     assert_eq!(known, all, "GAINS and the fields of `Capabilities` differ");
 
     let rows = GAINS.iter().map(|(name, gain)| {
-        let local = cell(&fields[*name]);
+        let local = cell(name, &fields[*name]);
         format!("| `{name}` | {gain} | {local} |\n")
     });
     let table: String = rows.collect();
