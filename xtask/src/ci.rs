@@ -19,11 +19,12 @@ pub(crate) struct Args {
 }
 
 /// What is not for every run, and why.
-const ELSEWHERE: [(&str, &str); 2] = [
+const ELSEWHERE: [(&str, &str); 3] = [
     (
         "fuzz",
         "takes minutes and a nightly compiler: `cargo xtask fuzz`",
     ),
+    ("vm", "emulates a machine for minutes: `cargo xtask vm`"),
     ("bench", "wants a quiet machine: `cargo xtask bench local`"),
 ];
 

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, Read as _},
+    io::{self, BufRead as _, BufReader, Read as _},
     path::Path,
     process::{self, Stdio},
 };
@@ -56,6 +56,32 @@ impl Command {
     pub(crate) fn without_env(mut self, key: &str) -> Self {
         self.inner.env_remove(key);
         self
+    }
+
+    /// Runs it in another directory.
+    pub(crate) fn within(mut self, directory: &Path) -> Self {
+        self.inner.current_dir(directory);
+        self
+    }
+
+    /// Runs it and hands over each line that it writes, as it comes; the lines need not be text.
+    ///
+    /// # Errors
+    /// If it fails. Its lines have been handed over all the same.
+    pub(crate) fn lines(mut self, mut each: impl FnMut(&str)) -> Result<()> {
+        let (reader, writer) = io::pipe()?;
+        self.inner.stdout(writer.try_clone()?).stderr(writer);
+        let mut child = self.spawn()?;
+        let shown = self.shown();
+        drop(self);
+        for line in BufReader::new(reader).split(b'\n') {
+            each(&String::from_utf8_lossy(&line?));
+        }
+        let status = child.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!("`{shown}` failed: {status}");
     }
 
     /// Runs it silently.

@@ -22,6 +22,7 @@ mod report;
 mod semver;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Task {
     Bench(bench::Bench),
     /// Runs the fuzz targets.
     Fuzz(fuzz::Args),
+    /// Runs the local provider's tests in an emulated guest with cgroup version 2.
+    Vm(vm::Args),
     #[command(flatten)]
     Step(ci::Step),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&context, &args),
         Task::Bench(bench) => bench::run(&context, &bench),
         Task::Fuzz(args) => Ok(Report::default().step("fuzz", || fuzz::run(&context, &args))),
+        Task::Vm(args) => Ok(Report::default().step("vm", || vm::run(&context, &args))),
         Task::Step(step) => ci::run_step(&context, step),
     });
     match result {

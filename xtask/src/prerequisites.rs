@@ -83,7 +83,7 @@ fn apt_get(context: &Context, args: &[&str]) -> Result<()> {
         .run()
 }
 
-fn is_root(context: &Context) -> bool {
+pub(crate) fn is_root(context: &Context) -> bool {
     let id = context.command("id").arg("-u").read();
     id.is_ok_and(|id| id.trim() == "0")
 }

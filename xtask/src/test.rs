@@ -6,7 +6,7 @@ use anyhow::Result;
 use crate::{context::Context, report::Outcome};
 
 /// One selection for both runs, so that they share what was built.
-const SELECTION: [&str; 2] = ["--workspace", "--all-features"];
+pub(crate) const SELECTION: [&str; 2] = ["--workspace", "--all-features"];
 
 /// Runs every test; the runner's own lines and its summary go straight to the output.
 pub(crate) fn run(context: &Context) -> Result<Outcome> {
