@@ -25,7 +25,8 @@ use tokio::time::Instant;
 /// [`ErrorKind::Timeout`] that names the operation. Whether the call took effect is unknown.
 ///
 /// # Order
-/// Innermost: a retry around it gives each attempt its own time, and a limit on concurrency does not count the waiting.
+/// Innermost: a retry around it gives each attempt its own time (what is late is made again only with
+/// [`RetryLayer::timeouts`](crate::RetryLayer::timeouts)), and a limit on concurrency does not count the waiting.
 ///
 /// # Cancel safety
 /// A call that takes too long is dropped, as if its caller had dropped it. What that means the contract says of each call.
