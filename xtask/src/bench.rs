@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::{context::Context, prerequisites, report};
 
 /// Debian packages of the tools that `local` is compared with. Docker's is not among them: it would bring a daemon.
-const PEERS: [&str; 1] = ["bubblewrap"];
+const PEERS: [&str; 2] = ["bubblewrap", "crun"];
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Subcommand)]

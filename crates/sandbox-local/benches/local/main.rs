@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "its purpose is to print")]
 
 mod measure;
+mod pooled;
 mod rows;
 
 use anyhow::Context;
@@ -27,8 +28,11 @@ fn main() -> anyhow::Result<ExitCode> {
         .state_dir(state.path())
         .default_limits(Limits::new())
         .build()?;
-    let rows = runtime.block_on(rows::all(&provider, if quick { 2 } else { 100 }))?;
+    let n = if quick { 2 } else { 100 };
+    let mut rows = runtime.block_on(rows::all(&provider, n))?;
     drop(provider);
+    let (pooled, note) = runtime.block_on(pooled::rows(state.path(), n))?;
+    rows.extend(pooled);
 
     for line in &machine {
         println!("{line}");
@@ -38,9 +42,10 @@ fn main() -> anyhow::Result<ExitCode> {
     for row in &rows {
         println!("{row}");
     }
+    println!("{note}");
     if let Some(file) = argument_after("--json") {
         let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
-        let all = serde_json::json!({ "machine": machine, "rows": rows });
+        let all = serde_json::json!({ "machine": machine, "rows": rows, "pool": note });
         std::fs::write(&file, format!("{all:#}\n"))
             .with_context(|| format!("write {}", file.display()))?;
     }

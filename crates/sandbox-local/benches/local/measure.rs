@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Times of one side of a row.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
@@ -28,6 +28,13 @@ impl Times {
             .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
             .copied()
             .unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |percent| self.percentile(percent).as_secs_f64() * 1000.0;
+        write!(f, "{:.3} ms (p99 {:.3})", ms(50), ms(99))
     }
 }
 
@@ -61,7 +68,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) const HEADER: &str = "what                            against                  ours p50      p99   theirs p50      p99    ratio  aim";
+    pub(crate) const HEADER: &str = "what                                against                  ours p50      p99   theirs p50      p99    ratio  aim";
 
     /// Our median over theirs.
     pub(crate) fn ratio(&self) -> f64 {
@@ -105,7 +112,7 @@ impl fmt::Display for Row {
         let ms = |times: &Times, percent| times.percentile(percent).as_secs_f64() * 1000.0;
         write!(
             f,
-            "{:<32}{:<22}{:>8.3} ms {:>8.3}",
+            "{:<36}{:<22}{:>8.3} ms {:>8.3}",
             self.what,
             self.against,
             ms(&self.ours, 50),

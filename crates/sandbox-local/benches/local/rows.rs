@@ -10,6 +10,12 @@ use tokio::{io::AsyncReadExt, process};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// Arguments of `bwrap` for all namespaces that it has, a read-only root and the program `true`.
+#[rustfmt::skip]
+pub(crate) const BWRAP: &[&str] = &[
+    "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true",
+];
+
 /// Takes all rows, most of them with `n` turns.
 pub(crate) async fn all(provider: &LocalProvider, n: usize) -> Result<Vec<Row>> {
     // The first creation makes the template.
@@ -27,7 +33,7 @@ pub(crate) async fn all(provider: &LocalProvider, n: usize) -> Result<Vec<Row>> 
 }
 
 /// Runs a program to its end, as any caller on this runtime would.
-async fn run(program: &str, args: &[&str]) -> Result<()> {
+pub(crate) async fn run(program: &str, args: &[&str]) -> Result<()> {
     let status = process::Command::new(program)
         .args(args)
         .stdin(Stdio::null())
@@ -43,7 +49,7 @@ async fn run(program: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-async fn is_there(program: &str, args: &[&str]) -> bool {
+pub(crate) async fn is_there(program: &str, args: &[&str]) -> bool {
     let mut command = process::Command::new(program);
     command
         .args(args)
@@ -54,17 +60,6 @@ async fn is_there(program: &str, args: &[&str]) -> bool {
 }
 
 async fn cold(provider: &LocalProvider, n: usize) -> Result<Row> {
-    const BWRAP: &[&str] = &[
-        "--unshare-all",
-        "--ro-bind",
-        "/",
-        "/",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "true",
-    ];
     let mut ours = Times::default();
     let mut theirs = if is_there("bwrap", BWRAP).await {
         Ok(Times::default())
@@ -117,6 +112,13 @@ async fn exec(sandbox: &Arc<dyn Sandbox>, n: usize) -> Result<Row> {
     })
 }
 
+/// Makes an image of some programs of this machine, so that nothing is fetched, and returns its name.
+pub(crate) async fn docker_image() -> Result<&'static str> {
+    let image = "sandbox-bench-true";
+    run("sh", &["-c", &format!("tar -C / -hc bin/sleep bin/true lib lib64 2>/dev/null | docker import - {image} >/dev/null")]).await?;
+    Ok(image)
+}
+
 async fn exec_docker(sandbox: &Arc<dyn Sandbox>, n: usize) -> Result<Row> {
     let (mut ours, aim) = (Times::default(), Aim::Faster(50.0));
     let (what, against) = ("exec true", "docker exec");
@@ -130,9 +132,7 @@ async fn exec_docker(sandbox: &Arc<dyn Sandbox>, n: usize) -> Result<Row> {
             aim,
         });
     }
-    let image = "sandbox-bench-true";
-    // An image of the one program, from this machine, so that nothing is fetched.
-    run("sh", &["-c", &format!("tar -C / -hc bin/sleep bin/true lib lib64 2>/dev/null | docker import - {image} >/dev/null")]).await?;
+    let image = docker_image().await?;
     run(
         "docker",
         &[
