@@ -27,20 +27,20 @@ async fn take(provider: &LocalProvider, options: CreateOptions) -> std::sync::Ar
 }
 
 #[tokio::test]
-async fn two_hundred_creations_at_once_never_share_a_sandbox() {
+async fn a_hundred_creations_at_once_never_share_a_sandbox() {
     let state = State::new();
     let provider = state.pooled(8).await;
     let create = |provider: LocalProvider| async move {
         let sandbox = provider.create(CreateOptions::new()).await.unwrap();
         let seen = sh(
             &sandbox,
-            "hostname; test -e taken || touch taken && echo mine",
+            "hostname; test ! -e taken && touch taken && echo mine",
         )
         .await;
         assert_eq!(seen, format!("{}\nmine\n", sandbox.id()));
         sandbox.id().to_string()
     };
-    let tasks: Vec<_> = (0..200)
+    let tasks: Vec<_> = (0..100)
         .map(|_| tokio::spawn(create(provider.clone())))
         .collect();
     let mut ids = BTreeSet::new();
@@ -49,7 +49,7 @@ async fn two_hundred_creations_at_once_never_share_a_sandbox() {
     }
     let status = provider.pool_status();
     assert!(status.taken >= 8, "{status:?}");
-    assert_eq!(status.taken + status.missed, 200);
+    assert_eq!(status.taken + status.missed, 100);
     until("the pool is full again", || {
         provider.pool_status().ready == 8
     })
