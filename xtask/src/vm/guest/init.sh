@@ -9,6 +9,8 @@ mount -t tmpfs none /dev/shm
 mount -t tmpfs none /run
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 . /vm/programs.sh
+# Tests of one crate run in one process here, and each sandbox takes some descriptors.
+ulimit -n 20000
 
 # Runs a check. The host reads the lines that start with `@`.
 check() {
