@@ -22,6 +22,10 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// [`Sandbox::ports`](crate::Sandbox::ports).
     pub ports: bool,
+    /// [`Sandbox::watch`](crate::Sandbox::watch).
+    pub watch: bool,
+    /// [`Sandbox::metrics`](crate::Sandbox::metrics).
+    pub metrics: bool,
     /// [`SandboxProvider::templates`](crate::SandboxProvider::templates).
     pub templates: bool,
     /// Commands run for real: there is a shell with the usual tools.

@@ -14,6 +14,7 @@ mod files;
 mod id;
 mod layer;
 mod lifecycle;
+mod metrics;
 mod network;
 mod options;
 mod output;
@@ -26,6 +27,7 @@ mod pty;
 mod sandbox;
 mod snapshot;
 mod template;
+mod watch;
 
 pub use attach::{Attach, Position, ProcessInfo};
 pub use body::{Body, FileContents};
@@ -43,6 +45,7 @@ pub use futures_util::stream::BoxStream;
 pub use id::{JobId, ProcessId, SandboxId, SlotId, SnapshotId, TemplateId};
 pub use layer::{Layer, LayeredProvider, ProviderExt};
 pub use lifecycle::{Lifecycle, Pause};
+pub use metrics::{Metrics, Usage};
 pub use network::{Destination, NetworkAction, NetworkPolicy, NetworkRule};
 pub use options::{
     ConnectOptions, CreateOptions, Expiry, Extensions, Limits, ListOptions, Ownership, Source,
@@ -56,3 +59,4 @@ pub use pty::{Pty, PtySize};
 pub use sandbox::{Sandbox, SandboxExt};
 pub use snapshot::{SnapshotInfo, Snapshots};
 pub use template::{TemplateInfo, Templates};
+pub use watch::{FileEvent, Watch, WatchOptions};

@@ -1,8 +1,8 @@
 //! The sandbox itself: what implementors write and what callers use.
 
 use crate::{
-    Attach, Capabilities, Command, Error, Files, Lifecycle, Output, Pause, Ports, Process, Pty,
-    Result, SandboxId, SandboxInfo, Snapshots,
+    Attach, Capabilities, Command, Error, Files, Lifecycle, Metrics, Output, Pause, Ports, Process,
+    Pty, Result, SandboxId, SandboxInfo, Snapshots, Watch,
 };
 use async_trait::async_trait;
 use std::fmt;
@@ -70,6 +70,16 @@ pub trait Sandbox: fmt::Debug + Send + Sync + 'static {
     fn ports(&self) -> Option<&dyn Ports> {
         None
     }
+
+    /// Changes of its files.
+    fn watch(&self) -> Option<&dyn Watch> {
+        None
+    }
+
+    /// What it uses.
+    fn metrics(&self) -> Option<&dyn Metrics> {
+        None
+    }
 }
 
 macro_rules! require {
@@ -104,6 +114,10 @@ pub trait SandboxExt: Sandbox {
         require_snapshots, snapshots, Snapshots;
         /// Ports.
         require_ports, ports, Ports;
+        /// Changes of files.
+        require_watch, watch, Watch;
+        /// What the sandbox uses.
+        require_metrics, metrics, Metrics;
     }
 }
 

@@ -3,7 +3,8 @@
 use sandbox_core::{
     Command, ConnectOptions, CreateOptions, GlobOptions, ListFilesOptions, ListOptions,
     MkdirOptions, PermissionOptions, Position, ProcessId, PtySize, ReadOptions, RemoveOptions,
-    RenameOptions, SandboxId, SandboxPath, Signal, StatOptions, SymlinkOptions, WriteOptions,
+    RenameOptions, SandboxId, SandboxPath, Signal, StatOptions, SymlinkOptions, WatchOptions,
+    WriteOptions,
 };
 use std::{fmt, time::Duration};
 
@@ -37,6 +38,8 @@ pub(crate) const OPERATIONS: &[&str] = &[
     "pause.resume",
     "snapshots.snapshot",
     "ports.preview_url",
+    "watch.watch",
+    "metrics.usage",
     "templates.list",
 ];
 
@@ -62,11 +65,11 @@ pub struct Call<'a> {
 pub enum Kind {
     /// What makes, wakes, stops or copies a sandbox: create, connect, pause, resume, snapshot.
     Create,
-    /// What asks or tells something small: info, list, kill, lifetime, ports, processes, signals, templates.
+    /// What asks or tells something small: info, list, kill, lifetime, ports, processes, signals, templates, metrics.
     Control,
     /// What starts or finds a process: spawn, also on a terminal, and attach. Not the life of the process.
     Spawn,
-    /// Everything about files.
+    /// Everything about files; of a watch its start.
     Files,
     /// Writing to a process, which waits for as long as the program does not read.
     Stdin,
@@ -117,6 +120,8 @@ pub enum Arguments<'a> {
     Symlink(&'a SandboxPath, &'a SandboxPath, &'a SymlinkOptions),
     /// `files.remove`.
     Remove(&'a SandboxPath, &'a RemoveOptions),
+    /// `watch.watch`.
+    Watch(&'a SandboxPath, &'a WatchOptions),
     /// `files.set_permissions`.
     SetPermissions(&'a SandboxPath, &'a PermissionOptions),
 }
@@ -168,6 +173,8 @@ mod tests {
     #[test]
     fn all_names_are_known() {
         let mut fake = sandbox_core::fake::OPERATIONS.to_vec();
+        // A fake tells of no changes.
+        fake.push("watch.watch");
         let mut known = OPERATIONS.to_vec();
         fake.sort_unstable();
         known.sort_unstable();

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 ///
 /// | Call | Again? |
 /// |---|---|
-/// | `info`, `list`, `templates.list`, `attach.processes`, `ports.preview_url` | yes, they only ask |
-/// | `files.read`, `files.stat`, `files.list`, `files.glob` | yes, they only look |
+/// | `info`, `list`, `templates.list`, `attach.processes`, `ports.preview_url`, `metrics.usage` | yes, they only ask |
+/// | `files.read`, `files.stat`, `files.list`, `files.glob`, `watch.watch` | yes, they only look |
 /// | `connect`, `attach.attach`, `lifecycle.set_lifetime`, `pause.pause`, `pause.resume`, `process.resize` | yes, the second time finds what the first has done |
 /// | `kill` | yes; its answer is then `false` if a first attempt had ended the sandbox after all |
 /// | `files.write` | yes if its body is at hand, since it replaces the whole file; never after a stream has begun |
@@ -33,7 +33,7 @@ use tokio::time::Instant;
 /// | `create`, `spawn`, `pty.spawn`, `snapshots.snapshot` | no: there would be two |
 /// | `process.write_stdin`, `process.close_stdin`, `process.signal` | no: the program would see it twice |
 ///
-/// - A listing is made again only before its first entry, and of a read only the opening; a process is not started again
+/// - A listing is made again only before its first entry, and of a read or a watch only the opening; a process is not started again
 ///   whatever becomes of its events.
 /// - One event of `tracing` for each retry, of level `DEBUG` and target `sandbox_layers::retry`: operation, sandbox, kind
 ///   of the error, number of the attempt, and pause in milliseconds. Never arguments or texts of errors.
@@ -141,6 +141,7 @@ fn idempotent(arguments: Arguments<'_>, operation: &str) -> bool {
         | Arguments::Stat(..)
         | Arguments::ListFiles(..)
         | Arguments::Glob(..)
+        | Arguments::Watch(..)
         | Arguments::SetPermissions(..) => true,
         Arguments::Mkdir(_, options) => options.parents == Some(true),
         Arguments::None => [
@@ -150,6 +151,7 @@ fn idempotent(arguments: Arguments<'_>, operation: &str) -> bool {
             "attach.processes",
             "pause.pause",
             "pause.resume",
+            "metrics.usage",
         ]
         .contains(&operation),
         _ => false,

@@ -3,9 +3,9 @@
 use crate::{Arguments, Around, Call, Kind, control::wrap_process};
 use async_trait::async_trait;
 use sandbox_core::{
-    Attach, Capabilities, Command, Files, Lifecycle, Pause, Ports, Position, Process, ProcessId,
-    ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxExt, SandboxId, SandboxInfo, SnapshotInfo,
-    Snapshots,
+    Attach, BoxStream, Capabilities, Command, FileEvent, Files, Lifecycle, Metrics, Pause, Ports,
+    Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxExt,
+    SandboxId, SandboxInfo, SandboxPath, SnapshotInfo, Snapshots, Usage, Watch, WatchOptions,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -110,6 +110,14 @@ impl<A: Around> Sandbox for WrappedSandbox<A> {
     fn ports(&self) -> Option<&dyn Ports> {
         self.inner.ports().map(|_| self as &dyn Ports)
     }
+
+    fn watch(&self) -> Option<&dyn Watch> {
+        self.inner.watch().map(|_| self as &dyn Watch)
+    }
+
+    fn metrics(&self) -> Option<&dyn Metrics> {
+        self.inner.metrics().map(|_| self as &dyn Metrics)
+    }
 }
 
 #[async_trait]
@@ -185,6 +193,33 @@ impl<A: Around> Ports for WrappedSandbox<A> {
         let ports = self.inner.require_ports()?;
         let run = || ports.preview_url(port);
         self.control("ports.preview_url", Arguments::Port(port), run)
+            .await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<A: Around> Watch for WrappedSandbox<A> {
+    async fn watch(
+        &self,
+        path: &SandboxPath,
+        options: WatchOptions,
+    ) -> Result<BoxStream<'static, Result<FileEvent>>> {
+        let watch = self.inner.require_watch()?;
+        let call = self.call(Kind::Files, "watch.watch");
+        let run = || watch.watch(path, options.clone());
+        self.around
+            .call(call.with(Arguments::Watch(path, &options)), run)
+            .await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<A: Around> Metrics for WrappedSandbox<A> {
+    async fn usage(&self) -> Result<Usage> {
+        let metrics = self.inner.require_metrics()?;
+        self.control("metrics.usage", Arguments::None, || metrics.usage())
             .await
     }
 }

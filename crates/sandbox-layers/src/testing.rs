@@ -100,6 +100,9 @@ impl Stage {
             "ports.preview_url" => {
                 sandbox.require_ports()?.preview_url(80).await?;
             }
+            "metrics.usage" => {
+                sandbox.require_metrics()?.usage().await?;
+            }
             "templates.list" => {
                 let templates = self.provider.templates().unwrap();
                 let _: Vec<_> = templates.list().try_collect().await?;

@@ -9,7 +9,7 @@ use sandbox_agent::protocol::Wire;
 use sandbox_agent::protocol::files::{FileReply, FileRequest};
 
 use super::error::FileError;
-use crate::sys::{file, socket};
+use crate::sys::{file, pipe, socket};
 
 /// Steps of a long operation between two looks at whether anybody still waits for it.
 const STEPS_PER_LOOK: u32 = 64;
@@ -91,6 +91,20 @@ impl Connection {
             .map_err(|_: io::Error| Gone)
     }
 
+    /// Sends a reply if the peer takes one now. Only while sending does not wait.
+    pub(super) fn try_send(&self, reply: &FileReply) -> Result<bool, Gone> {
+        match socket::send(self.socket.as_fd(), &reply.encode(), &[]) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(_) => Err(Gone),
+        }
+    }
+
+    /// Whether sending waits while the peer is behind.
+    pub(super) fn set_waiting(&self, waiting: bool) -> Result<(), Gone> {
+        pipe::set_nonblocking(self.socket.as_fd(), !waiting).map_err(|_| Gone)
+    }
+
     /// To be called at each step of an operation that takes long: ends it if the peer has hung up.
     pub(super) fn still_wanted(&self) -> Result<(), Gone> {
         let steps = self.steps.get().wrapping_add(1);
@@ -100,6 +114,12 @@ impl Connection {
         } else {
             Ok(())
         }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

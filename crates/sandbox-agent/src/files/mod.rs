@@ -14,6 +14,7 @@ mod remove;
 mod rename;
 mod tree;
 mod walk;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use self::content::Contents;
 use self::error::{FileError, Result};
 use self::list::Listing;
 use self::tree::Tree;
+use self::watch::Watching;
 use crate::account::{self, Names};
 use crate::sys::file;
 
@@ -145,6 +147,12 @@ impl Worker {
                 listing.run(depth, limit)?;
                 Ok(Answer::DONE)
             }
+            FileRequest::Watch {
+                path, recursive, ..
+            } => {
+                Watching::new(tree, &path.0, recursive)?.run(connection)?;
+                Ok(Answer::DONE)
+            }
             change => perform(tree, connection, uid, change).map(|()| Answer::DONE),
         }
     }
@@ -210,7 +218,8 @@ fn perform(
         FileRequest::Read { .. }
         | FileRequest::Create { .. }
         | FileRequest::Stat { .. }
-        | FileRequest::List { .. } => {}
+        | FileRequest::List { .. }
+        | FileRequest::Watch { .. } => {}
     }
     Ok(())
 }
@@ -227,7 +236,8 @@ fn user(request: &FileRequest) -> Option<&str> {
         | FileRequest::Rename { user, .. }
         | FileRequest::Remove { user, .. }
         | FileRequest::SetPermissions { user, .. }
-        | FileRequest::Symlink { user, .. } => user.as_deref(),
+        | FileRequest::Symlink { user, .. }
+        | FileRequest::Watch { user, .. } => user.as_deref(),
     }
 }
 
@@ -242,7 +252,8 @@ fn paths(request: &mut FileRequest) -> impl Iterator<Item = &mut Blob> {
         | FileRequest::Mkdir { path, .. }
         | FileRequest::Remove { path, .. }
         | FileRequest::SetPermissions { path, .. }
-        | FileRequest::Symlink { path, .. } => (path, None),
+        | FileRequest::Symlink { path, .. }
+        | FileRequest::Watch { path, .. } => (path, None),
         FileRequest::Rename { from, to, .. } => (from, Some(to)),
     };
     [first].into_iter().chain(second)

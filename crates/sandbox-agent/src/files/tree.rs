@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::error::{Explain, FileError, Result, errno};
-use crate::sys::file;
+use crate::sys::{file, namespace};
 
 /// Longest path that the kernel takes, without its NUL.
 pub(super) const PATH_LIMIT: usize = libc::PATH_MAX.cast_unsigned() as usize - 1;
@@ -54,6 +54,11 @@ impl Tree {
             own,
             proc,
         })
+    }
+
+    /// Makes the descriptors the working directory, for calls that take only a path. All other paths are absolute.
+    pub(super) fn work_in_descriptors(&self) -> std::io::Result<()> {
+        namespace::change_directory(self.descriptors.as_fd())
     }
 
     /// Opens what `path` leads to, as `O_PATH`: this has no effect on it, whatever it is.
@@ -185,7 +190,7 @@ impl Tree {
 }
 
 /// The name of a descriptor in `/proc/self/fd`.
-fn number(fd: BorrowedFd<'_>) -> CString {
+pub(super) fn number(fd: BorrowedFd<'_>) -> CString {
     CString::new(fd.as_raw_fd().to_string()).unwrap_or_default()
 }
 

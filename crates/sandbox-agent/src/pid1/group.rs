@@ -111,6 +111,12 @@ impl Group {
         Ok(())
     }
 
+    /// How many processes the command has, if that can be told.
+    pub(super) fn population(&self) -> Option<usize> {
+        let pids = self.cgroup.as_ref()?.pids();
+        pids.ok().map(|pids| pids.len())
+    }
+
     /// Whether no process of the command is left, the main one apart, which must just have been waited for.
     pub(super) fn is_empty(&self) -> bool {
         match &self.cgroup {
@@ -224,6 +230,12 @@ impl Cgroups {
             events,
             killed: false,
         }))
+    }
+
+    /// How many processes are left of commands that have ended.
+    pub(super) fn leftovers(&self) -> usize {
+        let counts = self.leftover.iter().map(|cgroup| cgroup.pids());
+        counts.flatten().map(|pids| pids.len()).sum()
     }
 
     /// The cgroup that commands have theirs in.

@@ -134,6 +134,7 @@ impl Agent {
             Request::SetExpiry { pauses, idle_ms } => self.set_expiry(pauses, idle_ms),
             Request::Info { version } => self.info(version),
             Request::List {} => Ok(self.list()),
+            Request::Usage {} => Ok(self.usage()),
             Request::Signal {
                 process,
                 signal,
@@ -206,6 +207,16 @@ impl Agent {
             running: u32::try_from(self.running()).unwrap_or(u32::MAX),
             paused: self.rest.is_asleep(),
         })
+    }
+
+    fn usage(&self) -> Event {
+        let groups = self.processes.values().filter_map(|p| p.group.as_ref());
+        let running: usize = groups.filter_map(|group| group.population()).sum();
+        let count = running + self.cgroups.leftovers();
+        let is_known = self.cgroups.parent().is_some();
+        Event::Usage {
+            processes: is_known.then_some(count as u64),
+        }
     }
 
     fn running(&self) -> usize {

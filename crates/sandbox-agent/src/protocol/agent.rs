@@ -124,6 +124,8 @@ wire_enum! {
         /// What the end of the lifetime is, a pause or the end of the sandbox, and so many milliseconds without a connection
         /// that follows a command or works on files, after which it comes as well; 0 is never. Answered by [`Event::Done`].
         16 => SetExpiry { pauses: bool, idle_ms: u64 },
+        /// Answered by [`Event::Usage`].
+        17 => Usage {},
     }
 }
 
@@ -203,5 +205,7 @@ wire_enum! {
         7 => Done {},
         /// The request was not carried out.
         8 => Failed { failure: Failure, message: String },
+        /// Answer to [`Request::Usage`]: how many processes belong to commands, if that can be told.
+        9 => Usage { processes: Option<u64> },
     }
 }

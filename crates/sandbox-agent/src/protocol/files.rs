@@ -88,6 +88,26 @@ wire_enum! {
         8 => SetPermissions { path: Blob, user: Option<String>, mode: Option<u32>, owner: Option<String> },
         /// Makes a symbolic link; what is there is not replaced, and no directories are made.
         9 => Symlink { path: Blob, user: Option<String>, target: Blob },
+        /// Watches a directory, if `recursive` with those below it: [`FileReply::Done`] comes when all are watched, then any
+        /// number of [`FileReply::Changes`], and [`FileReply::Done`] when the directory is not at `path` any more. Whatever
+        /// the peer sends meanwhile ends the worker. `EMFILE` where there are too many directories.
+        10 => Watch { path: Blob, user: Option<String>, recursive: bool },
+    }
+}
+
+wire_enum! {
+    /// A change in a watched directory. Paths are below that; an empty one is the directory itself.
+    pub enum Change {
+        /// It was made or moved to here, or was found in a new directory.
+        0 => Created { path: Blob },
+        /// Its contents were changed.
+        1 => Written { path: Blob },
+        /// Its permissions, owner or times were changed.
+        2 => Attributes { path: Blob },
+        /// It was removed or moved away.
+        3 => Removed { path: Blob },
+        /// Here changes were lost.
+        4 => Lost {},
     }
 }
 
@@ -106,5 +126,7 @@ wire_enum! {
         4 => Done {},
         /// The request was not carried out. `errno` is the system's; `message` names the cause.
         5 => Failed { errno: i32, message: String },
+        /// What has happened in a watched directory.
+        6 => Changes { changes: Vec<Change> },
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod flag;
 pub(crate) mod inherit;
+pub(crate) mod inotify;
 pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod mount;

@@ -3,7 +3,7 @@
 use sandbox_agent::protocol::{
     Blob, Wire,
     agent::{Event, Exit, Failure, Position, ProcessEntry, Request, Spawn},
-    files::{Entry, FileReply, FileRequest, Stat},
+    files::{Change, Entry, FileReply, FileRequest, Stat},
     sudo::{SudoControl, SudoReply, SudoRequest},
     zygote::{Configure, Create, Overlay, Reply},
 };
@@ -130,6 +130,7 @@ fn requests() -> Vec<Request> {
             lifetime_ms: 5,
         },
         Request::Pause {},
+        Request::Usage {},
         Request::Resume {},
         Request::SetExpiry {
             pauses: true,
@@ -171,6 +172,7 @@ fn events() -> Vec<Event> {
         message: "no such process".into(),
     };
     let mut events: Vec<_> = failures.into_iter().map(failed).collect();
+    events.extend([Some(3), None].map(|processes| Event::Usage { processes }));
     let exited = |exit: &Exit| Event::Exited {
         exit: exit.clone(),
         at: 5,
@@ -279,6 +281,11 @@ fn file_requests() -> Vec<FileRequest> {
             user: user(),
             target: path(),
         },
+        FileRequest::Watch {
+            path: path(),
+            user: user(),
+            recursive: true,
+        },
     ]
 }
 
@@ -301,6 +308,15 @@ fn file_replies() -> Vec<FileReply> {
         FileReply::Failed {
             errno: 2,
             message: "no such file".into(),
+        },
+        FileReply::Changes {
+            changes: vec![
+                Change::Created { path: "a".into() },
+                Change::Written { path: "a".into() },
+                Change::Attributes { path: "a".into() },
+                Change::Removed { path: "".into() },
+                Change::Lost {},
+            ],
         },
     ]
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sandbox_agent::protocol::agent::{
     Event, Exit, Failure, Position, ProcessEntry, Request, Spawn,
 };
-use sandbox_agent::protocol::files::{Entry, FileReply, FileRequest, Stat};
+use sandbox_agent::protocol::files::{Change, Entry, FileReply, FileRequest, Stat};
 use sandbox_agent::protocol::sudo::{SudoControl, SudoReply, SudoRequest};
 use sandbox_agent::protocol::zygote::{Configure, Create, Overlay, Reply};
 use sandbox_agent::protocol::{Blob, DecodeError, Wire};
@@ -95,6 +95,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Files {}),
         Just(Request::Shutdown {}),
         Just(Request::Pause {}),
+        Just(Request::Usage {}),
         Just(Request::Resume {}),
         any::<(bool, u64)>().prop_map(|(pauses, idle_ms)| Request::SetExpiry { pauses, idle_ms }),
     ]
@@ -166,6 +167,7 @@ fn event() -> impl Strategy<Value = Event> {
         vec(process(), 0..4).prop_map(|processes| Event::Processes { processes }),
         Just(Event::Done {}),
         (failure(), text()).prop_map(|(failure, message)| Event::Failed { failure, message }),
+        option::of(any::<u64>()).prop_map(|processes| Event::Usage { processes }),
     ]
 }
 
@@ -243,6 +245,21 @@ fn file_request() -> impl Strategy<Value = FileRequest> {
             user,
             target
         }),
+        (place(), any::<bool>()).prop_map(|((path, user), recursive)| FileRequest::Watch {
+            path,
+            user,
+            recursive
+        }),
+    ]
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        blob().prop_map(|path| Change::Created { path }),
+        blob().prop_map(|path| Change::Written { path }),
+        blob().prop_map(|path| Change::Attributes { path }),
+        blob().prop_map(|path| Change::Removed { path }),
+        Just(Change::Lost {}),
     ]
 }
 
@@ -255,6 +272,7 @@ fn file_reply() -> impl Strategy<Value = FileReply> {
         vec(entry, 0..4).prop_map(|entries| FileReply::Entries { entries }),
         Just(FileReply::Done {}),
         (any::<i32>(), text()).prop_map(|(errno, message)| FileReply::Failed { errno, message }),
+        vec(change(), 0..4).prop_map(|changes| FileReply::Changes { changes }),
     ]
 }
 

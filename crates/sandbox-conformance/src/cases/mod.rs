@@ -11,6 +11,7 @@ mod exec;
 mod lifecycle;
 mod limits;
 mod links;
+mod metrics;
 mod names;
 mod output;
 mod pause;
@@ -23,6 +24,7 @@ mod signals;
 mod special;
 mod stdin;
 mod timeout;
+mod watch;
 
 /// Every case.
 pub(crate) fn all() -> impl Iterator<Item = &'static Spec> {
@@ -48,6 +50,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Spec> {
         links::CASES,
         permissions::CASES,
         special::CASES,
+        watch::CASES,
+        metrics::CASES,
     ];
     groups.into_iter().flatten()
 }

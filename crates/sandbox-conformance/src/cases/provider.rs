@@ -53,6 +53,8 @@ async fn flags_agree_with_accessors(case: &Case) -> Result {
             ("pause", capabilities.pause),
             ("snapshots", capabilities.snapshots),
             ("ports", capabilities.ports),
+            ("watch", capabilities.watch),
+            ("metrics", capabilities.metrics),
         ]
     };
     let accessors = [
@@ -62,6 +64,8 @@ async fn flags_agree_with_accessors(case: &Case) -> Result {
         ("pause", sandbox.pause().is_some()),
         ("snapshots", sandbox.snapshots().is_some()),
         ("ports", sandbox.ports().is_some()),
+        ("watch", sandbox.watch().is_some()),
+        ("metrics", sandbox.metrics().is_some()),
     ];
     same(
         flags(sandbox.capabilities()),

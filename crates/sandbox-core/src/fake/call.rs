@@ -38,6 +38,7 @@ pub const OPERATIONS: &[&str] = &[
     "pause.resume",
     "snapshots.snapshot",
     "ports.preview_url",
+    "metrics.usage",
     "templates.list",
 ];
 

@@ -48,7 +48,7 @@ pub(super) struct Sandboxes {
 }
 
 impl FakeProvider {
-    /// A provider with every capability but a shell and users.
+    /// A provider with every capability but a shell, users and watches.
     #[must_use]
     pub fn new() -> Self {
         let mut capabilities = Capabilities::new();
@@ -58,6 +58,7 @@ impl FakeProvider {
         capabilities.pause = true;
         capabilities.snapshots = true;
         capabilities.ports = true;
+        capabilities.metrics = true;
         capabilities.templates = true;
         capabilities.stdin = true;
         capabilities.split_stderr = true;
@@ -68,11 +69,12 @@ impl FakeProvider {
         Self::with_capabilities(capabilities)
     }
 
-    /// A provider with these capabilities; what they lack is `None` or `Unsupported`. A shell and users it never has.
+    /// A provider with these capabilities; what they lack is `None` or `Unsupported`. A shell, users and watches it never has.
     #[must_use]
     pub fn with_capabilities(mut capabilities: Capabilities) -> Self {
         capabilities.shell = false;
         capabilities.users = false;
+        capabilities.watch = false;
         let shared = Shared {
             capabilities,
             calls: Arc::default(),

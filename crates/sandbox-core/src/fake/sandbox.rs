@@ -2,9 +2,9 @@
 
 use super::{Call, call::lock, process::FakeProcess, provider::Shared, tree::Tree};
 use crate::{
-    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Pause, Ports, Position,
-    Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo,
-    SandboxState, SnapshotId, SnapshotInfo, Snapshots, Stdin,
+    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Metrics, Pause, Ports,
+    Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId,
+    SandboxInfo, SandboxState, SnapshotId, SnapshotInfo, Snapshots, Stdin, Usage,
 };
 use async_trait::async_trait;
 use std::{
@@ -229,6 +229,10 @@ impl Sandbox for FakeSandbox {
     fn ports(&self) -> Option<&dyn Ports> {
         self.shared.capabilities.ports.then_some(self)
     }
+
+    fn metrics(&self) -> Option<&dyn Metrics> {
+        self.shared.capabilities.metrics.then_some(self)
+    }
 }
 
 #[async_trait]
@@ -309,5 +313,17 @@ impl Ports for FakeSandbox {
     async fn preview_url(&self, port: u16) -> Result<String> {
         self.enter("ports.preview_url").await?;
         Ok(format!("https://{port}-{}.invalid", self.id))
+    }
+}
+
+#[async_trait]
+impl Metrics for FakeSandbox {
+    /// How many of its processes have not ended. Nothing else is used.
+    async fn usage(&self) -> Result<Usage> {
+        let processes = self.enter("metrics.usage").await?.processes();
+        let running = processes.iter().filter(|one| one.info().exit.is_none());
+        let mut usage = Usage::new();
+        usage.processes = Some(running.count() as u64);
+        Ok(usage)
     }
 }

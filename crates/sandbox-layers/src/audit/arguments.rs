@@ -196,6 +196,10 @@ fn files(told: Told, arguments: Arguments<'_>) -> Told {
             .path("path", path)
             .maybe("depth", options.depth)
             .text("user", options.user.as_ref()),
+        Arguments::Watch(path, options) => told
+            .path("path", path)
+            .maybe("recursive", options.recursive)
+            .text("user", options.user.as_ref()),
         Arguments::Glob(base, pattern, options) => told
             .path("path", base)
             .put("pattern", text(pattern))

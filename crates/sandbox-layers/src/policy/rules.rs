@@ -112,6 +112,10 @@ impl Rules {
                 let tree = options.depth.is_some_and(|depth| depth > 1);
                 vec![touch(Read, path, &options.user, tree)]
             }
+            Arguments::Watch(path, options) => {
+                let tree = options.recursive == Some(true);
+                vec![touch(Read, path, &options.user, tree)]
+            }
             Arguments::Glob(base, _, options) => vec![touch(Read, base, &options.user, true)],
             Arguments::Write(path, _, options) => vec![touch(Write, path, &options.user, false)],
             Arguments::Mkdir(path, options) => vec![touch(Write, path, &options.user, false)],

@@ -24,6 +24,7 @@ const IDEMPOTENT: &[&str] = &[
     "kill",
     "lifecycle.set_lifetime",
     "list",
+    "metrics.usage",
     "pause.pause",
     "pause.resume",
     "ports.preview_url",

@@ -3,6 +3,7 @@
 //! Short contents travel in the answer. For long ones the worker hands over a descriptor of the open file, and the bytes
 //! are moved here; only regular files on file systems that are files are taken.
 
+mod watch;
 mod workers;
 
 use super::{provider::NAME, sandbox::Link};

@@ -23,6 +23,7 @@ mod site;
 mod socket;
 mod stdin;
 mod template;
+mod usage;
 mod waiting;
 mod zygote;
 

@@ -11,6 +11,7 @@ use super::{
     reap,
     record::{Record, SOCKET, storage_error},
     socket::{self, Connection},
+    usage,
 };
 use async_trait::async_trait;
 use sandbox_agent::protocol::{
@@ -18,9 +19,9 @@ use sandbox_agent::protocol::{
     agent::{self, Event, Failure, Request},
 };
 use sandbox_core::{
-    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Pause, Position, Process,
-    ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo, SandboxState,
-    TemplateId,
+    Attach, BoxStream, Capabilities, Command, Error, ErrorKind, FileEvent, Files, Lifecycle,
+    Metrics, Pause, Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox,
+    SandboxId, SandboxInfo, SandboxPath, SandboxState, TemplateId, Usage, Watch, WatchOptions,
 };
 use std::{
     io,
@@ -67,6 +68,8 @@ pub(crate) fn capabilities(host: &Host) -> Capabilities {
     capabilities.attach = true;
     capabilities.lifecycle = true;
     capabilities.pause = host.v2.is_some();
+    capabilities.watch = true;
+    capabilities.metrics = true;
     capabilities.shell = true;
     capabilities.stdin = true;
     capabilities.split_stderr = true;
@@ -315,6 +318,14 @@ impl Sandbox for LocalSandbox {
         Some(self)
     }
 
+    fn watch(&self) -> Option<&dyn Watch> {
+        Some(self)
+    }
+
+    fn metrics(&self) -> Option<&dyn Metrics> {
+        Some(self)
+    }
+
     fn pause(&self) -> Option<&dyn Pause> {
         let can_pause = self.shared.site.host.v2.is_some();
         can_pause.then_some(self)
@@ -413,6 +424,41 @@ impl Lifecycle for LocalSandbox {
         self.set_remaining(remaining)
             .await
             .map_err(|error| error.with_operation("lifecycle.set_lifetime"))
+    }
+}
+
+#[async_trait]
+impl Watch for LocalSandbox {
+    async fn watch(
+        &self,
+        path: &SandboxPath,
+        options: WatchOptions,
+    ) -> Result<BoxStream<'static, Result<FileEvent>>> {
+        self.files.watch(path, options).await
+    }
+}
+
+#[async_trait]
+impl Metrics for LocalSandbox {
+    async fn usage(&self) -> Result<Usage> {
+        let measured = async {
+            // Asked first, so that the rest is of a sandbox that lives.
+            let answer = self.link.ask(&Request::Usage {}).await?;
+            let Event::Usage { processes } = answer else {
+                return Err(unexpected(answer));
+            };
+            let (groups, record) = (
+                self.link.record()?.groups.clone(),
+                self.shared.site.records.path(&self.link.id),
+            );
+            let (mut usage, disk) =
+                blocking(move || Ok((usage::of_groups(&groups), usage::of_disk(&record)))).await?;
+            usage.processes = processes;
+            (usage.disk, usage.inodes) = disk.unzip();
+            Ok(usage)
+        };
+        let measured: Result<Usage> = measured.await;
+        measured.map_err(|error| error.with_operation("metrics.usage"))
     }
 }
 

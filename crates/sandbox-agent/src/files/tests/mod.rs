@@ -5,6 +5,7 @@ mod entries;
 mod hostile;
 mod moves;
 mod requests;
+mod watch;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -299,7 +300,8 @@ fn as_root(mut request: FileRequest) -> FileRequest {
         | FileRequest::Rename { user, .. }
         | FileRequest::Remove { user, .. }
         | FileRequest::SetPermissions { user, .. }
-        | FileRequest::Symlink { user, .. } => *user = root(),
+        | FileRequest::Symlink { user, .. }
+        | FileRequest::Watch { user, .. } => *user = root(),
     }
     request
 }

@@ -22,6 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const IDLE_WORKERS: usize = 4;
 /// Calls that are under way at a time; further ones wait for their turn.
 const BUSY_WORKERS: usize = 64;
+/// Watches at a time.
+const WATCHES: usize = 32;
 /// How long a call waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -32,6 +34,8 @@ pub(super) struct Workers {
     /// Connections to those that are free.
     idle: Arc<Mutex<Vec<OwnedFd>>>,
     turns: Arc<Semaphore>,
+    /// Watches last, and must leave room for calls.
+    watches: Arc<Semaphore>,
 }
 
 /// A worker that carries out a call.
@@ -74,6 +78,7 @@ impl Workers {
             link,
             idle: Arc::default(),
             turns: Arc::new(Semaphore::new(BUSY_WORKERS)),
+            watches: Arc::new(Semaphore::new(WATCHES)),
         }
     }
 
@@ -105,6 +110,10 @@ impl Workers {
                 return Ok(connection);
             }
         }
+        self.send_on_new(request).await
+    }
+
+    async fn send_on_new(&self, request: &FileRequest) -> Result<Connection> {
         let socket = self.link.connect().await?;
         socket::send(socket.as_fd(), &Request::Files {}, &[])
             .map_err(|error| self.link.failed(error))?;
@@ -114,6 +123,19 @@ impl Workers {
             .await
             .map_err(|error| self.link.failed(error))?;
         Ok(connection)
+    }
+
+    /// A worker for a watch, sent `request` already. It is not used again.
+    pub(super) async fn send_to_new(&self, request: &FileRequest) -> Result<Worker> {
+        let turn = Arc::clone(&self.watches).try_acquire_owned().map_err(|_| {
+            let message = format!("{WATCHES} directories are watched already, drop one");
+            Error::new(ErrorKind::QuotaExceeded, message)
+        })?;
+        let connection = self.send_on_new(request).await?;
+        Ok(Worker {
+            connection,
+            _turn: turn,
+        })
     }
 
     /// The worker's next answer; its refusal is an error.

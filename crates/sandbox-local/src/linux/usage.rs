@@ -1,0 +1,179 @@
+//! What a sandbox uses, as its cgroups and its directory on disk say.
+
+use super::{cgroup::Groups, record::STORE};
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2, statat},
+    io::Errno,
+};
+use sandbox_core::Usage;
+use std::{
+    ffi::{CStr, CString},
+    fs,
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Most files that are looked at; of a sandbox with more its use of the disk is not told.
+const MOST_FILES: u64 = 500_000;
+
+/// Bytes of a block as `stat(2)` counts them.
+const BLOCK: u64 = 512;
+
+/// Directories of changed files are its own: no link and no mount leads out of them.
+const BELOW: ResolveFlags = ResolveFlags::NO_SYMLINKS
+    .union(ResolveFlags::BENEATH)
+    .union(ResolveFlags::NO_XDEV);
+
+/// What the cgroups say. What no controller counts is not known.
+pub(crate) fn of_groups(groups: &Groups) -> Usage {
+    let mut usage = Usage::new();
+    let paths: Vec<&PathBuf> = groups.v1.iter().chain(&groups.v2).collect();
+    let text = |name: &str| {
+        let read = |path: &&PathBuf| fs::read_to_string(path.join(name)).ok();
+        paths.iter().find_map(read)
+    };
+    let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
+    let times = text("cpu.stat");
+    usage.cpu_time = times
+        .and_then(|text| field(&text, "usage_usec"))
+        .or_else(|| {
+            // In version 1 that file says only how often it was held back.
+            let own = groups.v2.as_ref()?.join("cpu.stat");
+            field(&fs::read_to_string(own).ok()?, "usage_usec")
+        })
+        .map(Duration::from_micros);
+    usage.memory = number("memory.usage_in_bytes").or_else(|| number("memory.current"));
+    usage.memory_peak = number("memory.max_usage_in_bytes").or_else(|| number("memory.peak"));
+    if let Some(text) = text("io.stat") {
+        (usage.read, usage.written) = (Some(sum(&text, "rbytes=")), Some(sum(&text, "wbytes=")));
+    }
+    usage
+}
+
+/// The number after `name` in a file with a name and a number in each line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    let (_, number) = lines.find(|(other, _)| *other == name)?;
+    number.parse().ok()
+}
+
+/// All numbers after `key`, of all devices.
+fn sum(text: &str, key: &str) -> u64 {
+    let words = text.split_whitespace();
+    let numbers = words.filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    numbers.fold(0, u64::saturating_add)
+}
+
+/// Bytes and number of the files that the record in this directory keeps; `None` if there are too many.
+///
+/// The sandbox may change them meanwhile, so it is an estimate; a file with several names counts for each.
+pub(crate) fn of_disk(record: &Path) -> Option<(u64, u64)> {
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let open = |dir: &OwnedFd, path: &CStr| openat2(dir, path, directory, Mode::empty(), BELOW);
+    let store = rustix::fs::openat(CWD, record.join(STORE), directory, Mode::empty()).ok()?;
+    let (mut bytes, mut files) = (0, 0);
+    let mut left = Vec::new();
+    each(&store, |name, _| {
+        // The others are the kernel's own, to work in.
+        if name.to_bytes().starts_with(b"u") {
+            left.push(name.to_owned());
+        }
+    })?;
+    while let Some(path) = left.pop() {
+        let opened = match open(&store, &path) {
+            Ok(opened) => opened,
+            // Gone or replaced meanwhile.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            Err(_) => return None,
+        };
+        let listed = each(&opened, |name, kind| {
+            files += 1;
+            if let Ok(status) = statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) {
+                bytes += u64::try_from(status.st_blocks).unwrap_or(0) * BLOCK;
+            }
+            if kind == FileType::Directory && files < MOST_FILES {
+                let below = [path.to_bytes(), b"/", name.to_bytes()].concat();
+                left.extend(CString::new(below));
+            }
+        });
+        listed.filter(|()| files < MOST_FILES)?;
+    }
+    Some((bytes, files))
+}
+
+/// Calls `each` with the name and kind of every entry of a directory.
+fn each(directory: &OwnedFd, mut each: impl FnMut(&CStr, FileType)) -> Option<()> {
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(directory.as_fd(), &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.ok()?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            each(name, entry.file_type());
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_groups_say_is_read_whatever_their_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = |name: &str, files: &[(&str, &str)]| {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            for (name, text) in files {
+                fs::write(path.join(name), text).unwrap();
+            }
+            path
+        };
+        let cpu = group("cpu", &[("cpu.stat", "nr_periods 0\n")]);
+        let memory = group("memory", &[("memory.usage_in_bytes", "4096\n")]);
+        let first = group("v2", &[("cpu.stat", "usage_usec 1500\nuser_usec 1\n")]);
+        let io = "8:0 rbytes=10 wbytes=3 rios=1\n8:16 rbytes=5 wbytes=4\nx rbytes=x\n";
+        let second = group(
+            "all",
+            &[
+                ("cpu.stat", "usage_usec 7\n"),
+                ("memory.current", "12\n"),
+                ("memory.peak", "13\n"),
+                ("io.stat", io),
+            ],
+        );
+        let groups = Groups {
+            v1: vec![cpu, memory],
+            v2: Some(first),
+        };
+        let usage = of_groups(&groups);
+        assert_eq!(usage.cpu_time, Some(Duration::from_micros(1500)));
+        assert_eq!((usage.memory, usage.memory_peak), (Some(4096), None));
+        assert_eq!((usage.read, usage.written), (None, None));
+        let usage = of_groups(&Groups {
+            v1: Vec::new(),
+            v2: Some(second),
+        });
+        assert_eq!((usage.memory, usage.memory_peak), (Some(12), Some(13)));
+        assert_eq!((usage.read, usage.written), (Some(15), Some(7)));
+        assert_eq!(of_groups(&Groups::default()), Usage::new());
+    }
+
+    #[test]
+    fn only_changed_files_are_counted_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(of_disk(dir.path()), None);
+        let store = dir.path().join(STORE);
+        fs::create_dir_all(store.join("u0/a/b")).unwrap();
+        fs::create_dir_all(store.join("w0/work")).unwrap();
+        std::os::unix::fs::symlink("/usr", store.join("u0/link")).unwrap();
+        assert_eq!(of_disk(dir.path()).unwrap().1, 3);
+        fs::write(store.join("u0/a/b/file"), vec![1; 100_000]).unwrap();
+        let (bytes, files) = of_disk(dir.path()).unwrap();
+        assert_eq!(files, 4);
+        assert!((100_000..1_000_000).contains(&bytes), "{bytes}");
+    }
+}
