@@ -48,8 +48,10 @@ async fn killed_at_any_moment_nothing_is_left() {
         ];
         let victim = victims[moment as usize % victims.len()];
         let delay = whole.mul_f64(f64::from(random()) / f64::from(u32::MAX));
-        let seen = kill_one(&state, victim, delay);
-        let when = format!("{victim:?} killed after {delay:?}");
+        // Every victim falls with a pool as well as without.
+        let pool = if moment / 4 % 2 == 0 { "0" } else { "2" };
+        let seen = kill_one(&state, victim, delay, pool);
+        let when = format!("{victim:?} killed after {delay:?}, with a pool of {pool}");
         let running = || processes().iter().any(|(_, of)| seen.ids.contains(of));
         until(&format!("no process is left of {when}"), || !running()).await;
         // The killed program's zygote may still be on its way out, with the lock of what it was making.
@@ -83,7 +85,7 @@ async fn directories_in_each_other_go_away_however_many_they_are() {
 /// How long a program takes to make its sandboxes, and a bit more.
 fn time_of_program(state: &State) -> Duration {
     let start = Instant::now();
-    let mut program = owner(state).stdout(Stdio::piped()).spawn().unwrap();
+    let mut program = owner(state, "0").stdout(Stdio::piped()).spawn().unwrap();
     let ids = BufReader::new(program.stdout.take().unwrap()).lines();
     assert_eq!(ids.take(3).count(), 3);
     let time = start.elapsed().mul_f64(1.2);
@@ -92,10 +94,12 @@ fn time_of_program(state: &State) -> Duration {
     time
 }
 
-/// The program that makes three sandboxes and holds them.
-fn owner(state: &State) -> std::process::Command {
+/// The program that makes three sandboxes and holds them, and has a pool of this size.
+fn owner(state: &State, pool: &str) -> std::process::Command {
     let mut program = std::process::Command::new(example("owner"));
-    program.arg("3").env("SANDBOX_STATE_DIR", state.path());
+    program
+        .args(["3", "owned", pool])
+        .env("SANDBOX_STATE_DIR", state.path());
     program.stdin(Stdio::piped()).stderr(Stdio::null());
     program
 }
@@ -128,8 +132,8 @@ fn loop_devices(state: &State) -> Vec<String> {
 }
 
 /// Starts a program that makes sandboxes, kills `victim` after `delay` and then the program.
-fn kill_one(state: &State, victim: Victim, delay: Duration) -> Seen {
-    let mut program = owner(state).stdout(Stdio::null()).spawn().unwrap();
+fn kill_one(state: &State, victim: Victim, delay: Duration, pool: &str) -> Seen {
+    let mut program = owner(state, pool).stdout(Stdio::null()).spawn().unwrap();
     // The moment itself is what is tried.
     thread::sleep(delay);
     let mut seen = Seen::default();
