@@ -45,6 +45,7 @@ pub(crate) enum Action {
     Shell(ShellArgs),
     Cp(CpArgs),
     Ls(LsArgs),
+    Stats(StatsArgs),
     Pause(PauseArgs),
     Resume(ResumeArgs),
     Kill(KillArgs),
@@ -286,6 +287,29 @@ pub(crate) struct LsArgs {
     pub(crate) quiet: bool,
 
     /// Print an array of objects
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show what sandboxes use, until Ctrl-C
+///
+/// CPU is what is used at the moment, in percent of one processor: 200 % are two. Memory and files are what is used now,
+/// bytes read and written are counted from the beginning on. `-` is what this machine does not count.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sandbox stats\n  \
+    sandbox stats --once build\n  \
+    sandbox stats --once --json | jq -r '.[].memory'")]
+pub(crate) struct StatsArgs {
+    /// Ids of the sandboxes, the starts of them, or their names; all that `sandbox ls` shows, if none is given
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+
+    /// Print it once and end
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Print an array of objects, one array a line
     #[arg(long)]
     pub(crate) json: bool,
 }

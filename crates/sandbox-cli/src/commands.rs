@@ -9,3 +9,4 @@ pub(crate) mod ls;
 pub(crate) mod pause;
 pub(crate) mod prune;
 pub(crate) mod run;
+pub(crate) mod stats;

@@ -92,6 +92,7 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
     match action {
         Action::Cp(args) => commands::cp::cp(state_dir, args).await,
         Action::Ls(args) => commands::ls::ls(state_dir, args).await,
+        Action::Stats(args) => commands::stats::stats(state_dir, args).await,
         Action::Pause(args) => commands::pause::pause(state_dir, &args.ids).await,
         Action::Resume(args) => commands::pause::resume(state_dir, &args.ids).await,
         Action::Kill(args) => commands::kill::kill(state_dir, args).await,

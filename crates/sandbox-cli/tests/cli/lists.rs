@@ -148,6 +148,34 @@ fn a_paused_sandbox_is_listed_as_such_and_goes_on_when_it_is_resumed() {
 }
 
 #[test]
+fn what_a_sandbox_uses_is_shown() {
+    let home = Home::own();
+    let id = home.create(&["--name", "build"]);
+    let table = home.sandbox(&["stats", "--once"]).ok();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert!(table.starts_with("ID ") && table.contains(&id), "{table}");
+    assert!(table.contains("MiB") || table.contains("KiB"), "{table}");
+    let rows = home.sandbox(&["stats", "--once", "--json", "build"]).json();
+    assert_eq!(rows[0]["id"], id);
+    assert_eq!(rows[0]["processes"], 0);
+    assert!(
+        rows[0]["cpu_seconds"]
+            .as_f64()
+            .is_some_and(|used| used > 0.0)
+    );
+    home.sandbox(&["stats", "--once", "nobody"])
+        .assert_refused("no sandbox");
+    // Without `--once` it goes on.
+    let mut talk = Talk::start(home.command(&["stats", "--json", "build"]));
+    for _ in 0..2 {
+        let rows: Value = serde_json::from_str(&talk.line()).unwrap();
+        assert_eq!(rows[0]["id"], id);
+    }
+    talk.signal(rustix::process::Signal::INT);
+    talk.finish().assert_code(130);
+}
+
+#[test]
 fn a_sandbox_can_be_paused_by_its_own_clock() {
     let home = Home::own();
     for end in [["--idle-timeout", "1s"], ["--lifetime", "1s"]] {

@@ -27,6 +27,7 @@ mod namespaces;
 mod neighbours;
 mod network;
 mod output;
+mod pauses;
 mod privileges;
 mod proc_files;
 mod programs;
