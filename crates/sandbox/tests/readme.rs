@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
 /// What each capability is good for, in the order of the table.
-const GAINS: [(&str, &str); 16] = [
+const GAINS: [(&str, &str); 18] = [
     ("shell", "commands run for real, with the usual tools"),
     ("stdin", "standard input can be kept open"),
     (
@@ -32,12 +32,20 @@ const GAINS: [(&str, &str); 16] = [
     ("max_lifetime", "longest lifetime"),
     ("templates", "what sandboxes can start from is listed"),
     ("pause", "a sandbox rests and goes on"),
+    ("watch", "changes of files are told, or that some were lost"),
+    ("metrics", "processor time, memory, processes, disk"),
     ("snapshots", "a sandbox's state is kept and started from"),
     ("ports", "servers inside are reached from outside"),
 ];
 
 /// Capabilities that depend on the machine, and on what of it.
-const CONDITIONS: [(&str, &str); 1] = [("pause", "where cgroup version 2 is mounted")];
+const CONDITIONS: [(&str, &str); 2] = [
+    ("pause", "where cgroup version 2 is mounted"),
+    (
+        "metrics",
+        "yes; bytes read and written where cgroup version 2 counts them",
+    ),
+];
 
 fn fields(capabilities: &Capabilities) -> Map<String, Value> {
     match serde_json::to_value(capabilities).unwrap() {

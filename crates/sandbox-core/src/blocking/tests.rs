@@ -10,7 +10,7 @@ use std::time::Duration;
 
 fn provider() -> (FakeProvider, BlockingProvider) {
     let fake = FakeProvider::new();
-    let blocking = BlockingProvider::new(fake.clone()).unwrap();
+    let blocking = BlockingProvider::new(fake.clone()).expect("no runtime is around");
     (fake, blocking)
 }
 
