@@ -24,6 +24,18 @@ async fn all_is_taken(take: &str, need: &str) {
     assert_eq!(tried(&greedy).await, "enough");
 }
 
+/// As [`all_is_taken`], of what stays when its maker ends, so that it is not given back.
+async fn all_stays_taken(take: &str, need: &str, how: &str) {
+    let lab = Lab::new();
+    let (greedy, bystander) = (lab.sandbox().await, lab.sandbox().await);
+    for who in Who::BOTH {
+        greedy.start(who, take, &[]).await.kill().await;
+    }
+    assert_eq!(greedy.python(Who::User, need).await, how);
+    assert_eq!(bystander.python(Who::User, need).await, "enough");
+    assert_eq!(on_host(need, &[]), "enough");
+}
+
 #[tokio::test]
 async fn watches_of_files() {
     let take = r#"
@@ -76,15 +88,7 @@ async fn bytes_in_message_queues() {
         call("mq_unlink", name)
         return "enough"
     "#;
-    // They stay when their maker ends, so they are not given back.
-    let lab = Lab::new();
-    let (greedy, bystander) = (lab.sandbox().await, lab.sandbox().await);
-    for who in Who::BOTH {
-        greedy.start(who, take, &[]).await.kill().await;
-    }
-    assert_eq!(greedy.python(Who::User, need).await, "EMFILE");
-    assert_eq!(bystander.python(Who::User, need).await, "enough");
-    assert_eq!(on_host(need, &[]), "enough");
+    all_stays_taken(take, need, "EMFILE").await;
 }
 
 #[tokio::test]
@@ -104,14 +108,7 @@ async fn locked_memory() {
             call("shmctl", id, 0, None)
         return "enough"
     "#;
-    let lab = Lab::new();
-    let (greedy, bystander) = (lab.sandbox().await, lab.sandbox().await);
-    for who in Who::BOTH {
-        greedy.start(who, take, &[]).await.kill().await;
-    }
-    assert_eq!(greedy.python(Who::User, need).await, "ENOMEM");
-    assert_eq!(bystander.python(Who::User, need).await, "enough");
-    assert_eq!(on_host(need, &[]), "enough");
+    all_stays_taken(take, need, "ENOMEM").await;
 }
 
 #[tokio::test]
