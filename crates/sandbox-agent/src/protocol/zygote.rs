@@ -15,12 +15,22 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// A read-only layer of an overlay.
+    pub struct Lower {
+        /// Host path of a directory.
+        pub path: Blob,
+        /// Whether owner ids on disk are from the storage range, as those of a store; else `0..` appear as `0..` inside.
+        pub stored: bool,
+    }
+}
+
+wire_struct! {
     /// One overlay of the sandbox's file tree. Host paths; the zygote opens them as real root.
     pub struct Overlay {
         /// Absolute mount point inside the sandbox; `/` first.
         pub target: Blob,
-        /// Read-only layers, top first; owner ids `0..` on disk appear as `0..` inside.
-        pub lowers: Vec<Blob>,
+        /// Top first.
+        pub lowers: Vec<Lower>,
         /// Directory on the host that holds `upper` and `work`; owner ids on disk are from the storage range.
         pub store: Blob,
         /// Name of the upper directory in `store`.

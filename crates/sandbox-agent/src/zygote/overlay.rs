@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sandbox_agent::protocol::Blob;
-use sandbox_agent::protocol::zygote::Overlay;
+use sandbox_agent::protocol::zygote::{Lower, Overlay};
 
 use super::failure::{During as _, Failure};
 use super::stage::{self, Stage};
@@ -26,11 +26,39 @@ pub(crate) struct Owners<'a> {
     pub(crate) base: u32,
 }
 
+/// A layer of any kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layer<'a> {
+    /// On the host.
+    path: &'a Blob,
+    /// Whether its files belong to the storage range.
+    stored: bool,
+    writable: bool,
+}
+
+impl<'a> Layer<'a> {
+    fn lower(lower: &'a Lower) -> Self {
+        Self {
+            path: &lower.path,
+            stored: lower.stored,
+            writable: false,
+        }
+    }
+
+    fn store(path: &'a Blob) -> Self {
+        Self {
+            path,
+            stored: true,
+            writable: true,
+        }
+    }
+}
+
 /// The layers of one sandbox.
 #[derive(Debug)]
 struct Layers<'a> {
-    /// Host path and whether it is a store, by number.
-    numbers: Vec<(&'a Blob, bool)>,
+    /// By number.
+    numbers: Vec<Layer<'a>>,
     attached: Attached,
 }
 
@@ -57,10 +85,10 @@ pub(crate) fn make(
 impl<'a> Layers<'a> {
     /// Attaches every layer of `overlays` once.
     fn attach(stage: &Stage, overlays: &'a [Overlay], owners: Owners<'_>) -> Result<Self, Failure> {
-        let mut wanted: Vec<(&Blob, bool)> = Vec::new();
+        let mut wanted: Vec<Layer<'_>> = Vec::new();
         for overlay in overlays {
-            let lowers = overlay.lowers.iter().map(|path| (path, false));
-            for layer in lowers.chain([(&overlay.store, true)]) {
+            let lowers = overlay.lowers.iter().map(Layer::lower);
+            for layer in lowers.chain([Layer::store(&overlay.store)]) {
                 if !wanted.contains(&layer) {
                     wanted.push(layer);
                 }
@@ -75,7 +103,7 @@ impl<'a> Layers<'a> {
         let mounts = stage.visit_host(|| {
             wanted
                 .iter()
-                .map(|&(path, store)| open(path, store, owners))
+                .map(|&layer| open(layer, owners))
                 .collect::<Result<Vec<_>, _>>()
         })?;
         let place = path(stage::LAYERS.to_owned())?;
@@ -96,19 +124,13 @@ impl<'a> Layers<'a> {
     /// Makes one overlay of attached layers.
     fn combine(&self, overlay: &Overlay) -> Result<OwnedFd, Failure> {
         let target = || String::from_utf8_lossy(&overlay.target.0).into_owned();
-        let place = |path: &Blob, store: bool| {
-            self.numbers
-                .iter()
-                .position(|layer| *layer == (path, store))
-                .map(layer_path)
-                .unwrap_or_default()
+        let place = |wanted: Layer<'_>| {
+            let index = self.numbers.iter().position(|layer| *layer == wanted);
+            index.map(layer_path).unwrap_or_default()
         };
-        let lowers: Vec<String> = overlay
-            .lowers
-            .iter()
-            .map(|lower| place(lower, false))
-            .collect();
-        let store = place(&overlay.store, true);
+        let lowers = overlay.lowers.iter().map(Layer::lower);
+        let lowers: Vec<String> = lowers.map(place).collect();
+        let store = place(Layer::store(&overlay.store));
         let inside = |name: &Blob| path(format!("{store}/{}", String::from_utf8_lossy(&name.0)));
         let options = [
             (c"lowerdir", path(lowers.join(":"))?),
@@ -174,17 +196,20 @@ impl Drop for ActingAs {
 }
 
 /// Copies the mount of a host directory, with its owners mapped.
-fn open(path: &Blob, store: bool, owners: Owners<'_>) -> Result<OwnedFd, Failure> {
-    let name = || String::from_utf8_lossy(&path.0).into_owned();
+fn open(layer: Layer<'_>, owners: Owners<'_>) -> Result<OwnedFd, Failure> {
+    let name = || String::from_utf8_lossy(&layer.path.0).into_owned();
     let host_path =
-        CString::new(path.0.as_slice()).map_err(|_| Failure::invalid("open a layer"))?;
+        CString::new(layer.path.0.as_slice()).map_err(|_| Failure::invalid("open a layer"))?;
     let mount =
         mount::clone_tree(&host_path).during_with(|| format!("open the layer {}", name()))?;
-    let hardened = attribute::NO_SUID | attribute::NO_DEV;
-    let (attributes, map) = if store {
-        (hardened, owners.store)
+    let mut attributes = attribute::NO_SUID | attribute::NO_DEV;
+    if !layer.writable {
+        attributes |= attribute::READ_ONLY;
+    }
+    let map = if layer.stored {
+        owners.store
     } else {
-        (hardened | attribute::READ_ONLY, owners.lower)
+        owners.lower
     };
     mount::set_attributes(mount.as_fd(), attributes, Some(map))
         .during_with(|| format!("map the owners of the layer {}", name()))?;

@@ -165,9 +165,8 @@ fn check_overlays(overlays: &[Overlay]) -> Result<(), Failure> {
                 "there must be 1 to {MAX_LOWERS} lower layers"
             )));
         }
-        if !overlay
-            .lowers
-            .iter()
+        let lowers = overlay.lowers.iter().map(|lower| &lower.path);
+        if !lowers
             .chain([&overlay.store])
             .all(|path| is_host_path(&path.0))
         {

@@ -30,7 +30,7 @@ fn world() -> World {
 
 fn add_sudo(request: &mut Create) {
     let template =
-        PathBuf::from(String::from_utf8(request.overlays[0].lowers[0].0.clone()).unwrap());
+        PathBuf::from(String::from_utf8(request.overlays[0].lowers[0].path.0.clone()).unwrap());
     let directory = template.join(DIRECTORY.trim_start_matches('/'));
     fs::create_dir(&directory).unwrap();
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();

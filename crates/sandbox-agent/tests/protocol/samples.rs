@@ -5,7 +5,7 @@ use sandbox_agent::protocol::{
     agent::{Event, Exit, Failure, Position, ProcessEntry, Request, Spawn},
     files::{Change, Entry, FileReply, FileRequest, Stat},
     sudo::{SudoControl, SudoReply, SudoRequest},
-    zygote::{Configure, Create, Overlay, Reply},
+    zygote::{Configure, Create, Lower, Overlay, Reply},
 };
 
 /// Index of the kind in `oracle::KINDS`, and a message's bytes.
@@ -48,7 +48,16 @@ fn configure() -> Configure {
 fn create() -> Create {
     let overlay = Overlay {
         target: "/".into(),
-        lowers: blobs(&["/srv/skeleton", "/usr"]),
+        lowers: vec![
+            Lower {
+                path: "/srv/changes".into(),
+                stored: true,
+            },
+            Lower {
+                path: "/usr".into(),
+                stored: false,
+            },
+        ],
         store: "/srv/store".into(),
         upper: "u0".into(),
         work: "w0".into(),

@@ -8,7 +8,7 @@ use sandbox_agent::protocol::agent::{
 };
 use sandbox_agent::protocol::files::{Change, Entry, FileReply, FileRequest, Stat};
 use sandbox_agent::protocol::sudo::{SudoControl, SudoReply, SudoRequest};
-use sandbox_agent::protocol::zygote::{Configure, Create, Overlay, Reply};
+use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply};
 use sandbox_agent::protocol::{Blob, DecodeError, Wire};
 
 fn blob() -> impl Strategy<Value = Blob> {
@@ -277,7 +277,8 @@ fn file_reply() -> impl Strategy<Value = FileReply> {
 }
 
 fn create() -> impl Strategy<Value = Create> {
-    let overlay = (blob(), blobs(), blob(), blob(), blob()).prop_map(
+    let lower = (blob(), any::<bool>()).prop_map(|(path, stored)| Lower { path, stored });
+    let overlay = (blob(), vec(lower, 0..4), blob(), blob(), blob()).prop_map(
         |(target, lowers, store, upper, work)| Overlay {
             target,
             lowers,

@@ -6,7 +6,7 @@ use std::os::unix::fs::{chown, symlink};
 use sandbox_agent::protocol::zygote::{Create, Reply};
 use sandbox_agent::protocol::{Blob, VERSION, Wire as _};
 
-use crate::harness::{COUNT, STORAGE_BASE, Zygote, blob, eventually};
+use crate::harness::{COUNT, STORAGE_BASE, Zygote, eventually, lower};
 
 const ENOENT: i32 = 2;
 const ENOTDIR: i32 = 20;
@@ -47,7 +47,7 @@ fn impossible_requests_name_the_step_and_leave_nothing() {
     let missing: Blob = "/no/such/directory".into();
 
     fails(&zygote, "open the layer /no/such/directory", ENOENT, |r| {
-        r.overlays[0].lowers[0] = missing.clone()
+        r.overlays[0].lowers[0].path = missing.clone()
     });
     fails(&zygote, "open the layer /no/such/directory", ENOENT, |r| {
         r.overlays[1].store = missing.clone()
@@ -78,7 +78,7 @@ fn impossible_requests_name_the_step_and_leave_nothing() {
     fails(&zygote, "check the overlays", 0, |r| r.overlays.clear());
     fails(&zygote, "lower layers", 0, |r| r.overlays[1].lowers.clear());
     fails(&zygote, "absolute path", 0, |r| {
-        r.overlays[1].lowers[0] = "usr".into()
+        r.overlays[1].lowers[0].path = "usr".into()
     });
     fails(&zygote, "plain names", 0, |r| {
         r.overlays[1].upper = "../u0".into()
@@ -233,7 +233,7 @@ fn many_layers_stack_and_too_many_are_refused() {
         let layer = zygote.path(&format!("layer-{n}"));
         fs::create_dir(&layer).unwrap();
         fs::write(layer.join("top"), n.to_string()).unwrap();
-        request.overlays[0].lowers.insert(n, blob(&layer));
+        request.overlays[0].lowers.insert(n, lower(&layer, false));
     }
     let sandbox = zygote.create(&request).unwrap();
     assert_eq!(fs::read_to_string(sandbox.inside("/top")).unwrap(), "0");

@@ -17,7 +17,7 @@ use rustix::net::{
     recvmsg, sendmsg, socket_with, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use sandbox_agent::protocol::zygote::{Configure, Create, Overlay, Reply};
+use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply};
 use sandbox_agent::protocol::{Blob, MAX_PACKET, VERSION, Wire as _};
 
 pub(crate) const STORAGE_BASE: u32 = 0x6f00_0000;
@@ -117,7 +117,7 @@ impl Zygote {
         let store = self.new_store();
         let overlay = |target: &str, lower: &Path, n: u32| Overlay {
             target: target.into(),
-            lowers: vec![blob(lower)],
+            lowers: vec![self::lower(lower, false)],
             store: blob(&store),
             upper: format!("u{n}").as_str().into(),
             work: format!("w{n}").as_str().into(),
@@ -386,6 +386,14 @@ pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
         std::thread::yield_now();
     }
     true
+}
+
+/// A lower layer.
+pub(crate) fn lower(path: &Path, stored: bool) -> Lower {
+    Lower {
+        path: blob(path),
+        stored,
+    }
 }
 
 pub(crate) fn blob(path: &Path) -> Blob {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, pidfd_send_signal}
 use sandbox_agent::protocol::Wire as _;
 use sandbox_agent::protocol::zygote::Reply;
 
-use crate::harness::{Zygote, eventually};
+use crate::harness::{STORAGE_BASE, Zygote, eventually, lower};
 
 fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
@@ -42,6 +43,34 @@ fn a_killed_sandbox_is_seen_by_its_pidfd() {
     assert!(sandbox.ends());
     assert!(eventually(|| !exists(sandbox.pid)));
     assert!(!zygote.make(1).has_ended());
+}
+
+#[test]
+fn what_one_sandbox_has_written_is_a_layer_of_the_next_with_the_same_owners() {
+    let zygote = Zygote::start();
+    let first = zygote.make(1);
+    let script =
+        "umask 0; echo old > /tmp/note; mkdir /tmp/made; chown 1000:5 /tmp/made; rm -r /etc";
+    assert_eq!(first.shell(script), (true, String::new()));
+    let frozen = first.store.join("u0");
+    drop(first);
+    assert!(eventually(|| zygote.children().is_empty()));
+    let mut request = zygote.request(2);
+    request.overlays[0].lowers.insert(0, lower(&frozen, true));
+    let second = zygote.create(&request).unwrap();
+    let script =
+        "cat /tmp/note; stat -c %u:%g /tmp/note /tmp/made; ls -d /etc 2>&1; echo new > /tmp/note";
+    let (_, seen) = second.shell(script);
+    let expected = "old\n0:0\n1000:5\n";
+    assert!(seen.starts_with(expected), "{seen}");
+    assert!(seen.contains("No such file"), "{seen}");
+    // What a layer has is changed only above it, and belongs to nobody of the host.
+    assert_eq!(
+        fs::read_to_string(frozen.join("tmp/note")).unwrap(),
+        "old\n"
+    );
+    let owner = fs::metadata(frozen.join("tmp/made")).unwrap().uid();
+    assert_eq!(owner, STORAGE_BASE + 1000);
 }
 
 #[test]

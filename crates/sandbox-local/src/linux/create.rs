@@ -11,12 +11,12 @@ use super::{
     seccomp,
     site::Site,
     socket,
-    template::{self, Template},
+    template::{self, Layer, Template},
 };
 use rustix::process::Signal;
 use sandbox_agent::protocol::{
     Blob, agent,
-    zygote::{Create, Overlay},
+    zygote::{Create, Lower, Overlay},
 };
 use sandbox_core::{
     CreateOptions, Error, ErrorKind, Expiry, Limits, NetworkPolicy, Ownership, Result, SandboxId,
@@ -429,14 +429,18 @@ fn make_store(locked: &Locked, template: &Template) -> io::Result<Vec<Overlay>> 
     };
     make("", 0o700)?;
     let bytes = |path: &std::path::Path| Blob(path.as_os_str().as_bytes().to_vec());
+    let lower = |layer: &Layer| Lower {
+        path: bytes(&layer.path),
+        stored: layer.stored,
+    };
     let mut overlays = Vec::new();
     for (index, tree) in template.trees.iter().enumerate() {
         let (upper, work) = (format!("u{index}"), format!("w{index}"));
         make(&upper, 0o755)?;
         make(&work, 0o755)?;
         overlays.push(Overlay {
-            target: tree.target.into(),
-            lowers: tree.lowers.iter().map(|path| bytes(path)).collect(),
+            target: tree.target.as_str().into(),
+            lowers: tree.lowers.iter().map(lower).collect(),
             store: bytes(&store),
             upper: upper.as_str().into(),
             work: work.as_str().into(),

@@ -4,7 +4,7 @@
 //! (`/etc`, `/home`, `/var`) is made here, with what programs need and nothing that tells of this machine's users.
 
 use super::{
-    Template, Tree, accounts, copy,
+    Layer, Template, Tree, accounts, copy,
     outdated::{self, InUse},
     secrets,
 };
@@ -106,12 +106,12 @@ pub(super) fn open(templates: &Path) -> Result<Template> {
         _held: held,
         trees: vec![
             Tree {
-                target: "/",
-                lowers: vec![path.join("root")],
+                target: "/".to_owned(),
+                lowers: vec![Layer::plain(path.join("root"))],
             },
             Tree {
-                target: "/usr",
-                lowers: vec![path.join("usr"), "/usr".into()],
+                target: "/usr".to_owned(),
+                lowers: vec![Layer::plain(path.join("usr")), Layer::plain("/usr")],
             },
         ],
         shell: shell.into(),

@@ -33,9 +33,27 @@ pub(crate) struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tree {
     /// Mount point inside.
-    pub(crate) target: &'static str,
-    /// Layers on the host, top first.
-    pub(crate) lowers: Vec<PathBuf>,
+    pub(crate) target: String,
+    /// Top first.
+    pub(crate) lowers: Vec<Layer>,
+}
+
+/// A directory on the host whose files a sandbox sees, unless a layer above hides them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub(crate) path: PathBuf,
+    /// Whether its files belong to the storage range, like what sandboxes have written; else they show as they are.
+    pub(crate) stored: bool,
+}
+
+impl Layer {
+    /// One whose owners are those inside.
+    pub(crate) fn plain(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            stored: false,
+        }
+    }
 }
 
 /// Name of the default template.
