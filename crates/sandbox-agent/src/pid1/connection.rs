@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use sandbox_agent::protocol::agent::{Event, Exit, Failure};
+use sandbox_agent::protocol::agent::{Event, Exit, Failure, shared};
 use sandbox_agent::protocol::{MAX_CHUNK, Wire as _};
 
-use super::ring::Ring;
+use super::ring::{Chunk, Ring};
 use crate::sys::socket::{self, Message};
 
 /// Most bytes of output that are sent before others have their turn.
@@ -19,6 +19,9 @@ const TURN: usize = 256 * 1024;
 /// Bytes that may be on their way to the peer, so that it and we can work at the same time; not so many that they leave the
 /// processor's caches before they are read.
 const SEND_BUFFER: i32 = 256 * 1024;
+
+/// Least bytes that a reader who shares the ring is sent to fetch; fewer are sent to it.
+const LEAST_KEPT: usize = 16 * 1024;
 
 /// What happened to an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,20 @@ pub(super) struct Attachment {
     pub(super) position: Option<u64>,
     /// Whether [`Event::Started`] was sent or is about to be.
     pub(super) announced: bool,
+    /// Of a reader that shares the ring: cursor of the first byte that it may not have taken yet.
+    pub(super) taken: Option<u64>,
+}
+
+impl Attachment {
+    /// Follows a process, with output from `position` on, before the start was announced.
+    pub(super) fn new(process: u64, position: Option<u64>) -> Self {
+        Self {
+            process,
+            position,
+            announced: false,
+            taken: None,
+        }
+    }
 }
 
 /// What a call of [`Connection::deliver`] achieved.
@@ -55,7 +72,7 @@ pub(super) enum Delivered {
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
-    outbox: VecDeque<Vec<u8>>,
+    outbox: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     readable: bool,
     writable: bool,
     /// The peer takes nothing any more.
@@ -102,6 +119,33 @@ impl Connection {
         self.attachment.as_ref()?.position
     }
 
+    /// Cursor of the oldest byte of output that the reader may still need, if output is wanted.
+    pub(super) fn needed(&self) -> Option<u64> {
+        let attachment = self.attachment.as_ref()?;
+        let position = attachment.position?;
+        Some(attachment.taken.unwrap_or(position))
+    }
+
+    /// The reader shares the ring from now on, by `memory`.
+    pub(super) fn share(&mut self, memory: OwnedFd) {
+        if let Some(attachment) = &mut self.attachment {
+            attachment.taken = attachment.position;
+            self.enqueue(&Event::Shared {}, Some(memory));
+        }
+    }
+
+    /// The reader has taken what comes before `at`. Returns whether that can be.
+    #[must_use]
+    pub(super) fn take(&mut self, at: u64) -> bool {
+        let attachment = self.attachment.as_mut();
+        let Some((attachment, taken)) = attachment.and_then(|a| a.taken.map(|taken| (a, taken)))
+        else {
+            return false;
+        };
+        attachment.taken = Some(taken.max(at));
+        attachment.position.is_none_or(|position| at <= position)
+    }
+
     /// Takes the next request. `Ok(None)`: the peer has closed the connection.
     ///
     /// # Errors
@@ -126,10 +170,14 @@ impl Connection {
 
     /// Sends an event, now or as soon as the peer has read what was sent before.
     pub(super) fn send(&mut self, event: &Event) {
+        self.enqueue(event, None);
+    }
+
+    fn enqueue(&mut self, event: &Event, fd: Option<OwnedFd>) {
         if self.gone {
             return;
         }
-        self.outbox.push_back(event.encode());
+        self.outbox.push_back((event.encode(), fd));
         self.flush();
     }
 
@@ -143,8 +191,9 @@ impl Connection {
 
     /// Sends what waits. Returns whether nothing does any more.
     pub(super) fn flush(&mut self) -> bool {
-        while let Some(message) = self.outbox.front() {
-            let result = socket::send(self.socket.as_fd(), message, &[]);
+        while let Some((message, fd)) = self.outbox.front() {
+            let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+            let result = socket::send(self.socket.as_fd(), message, &fds);
             match self.sent(result) {
                 Sent::Yes => drop(self.outbox.pop_front()),
                 Sent::Full | Sent::Gone => break,
@@ -192,17 +241,10 @@ impl Connection {
                 }
                 continue;
             }
-            let Some(chunk) = ring.chunk(position, MAX_CHUNK) else {
+            let Some(chunk) = ring.chunk(position, self.most_at_once()) else {
                 break;
             };
-            let header = output_header(chunk.stream, position, chunk.len());
-            let [first, second] = chunk.parts;
-            let parts = [
-                IoSlice::new(&header),
-                IoSlice::new(first),
-                IoSlice::new(second),
-            ];
-            let result = socket::send_packet(self.socket.as_fd(), &parts, &[]);
+            let result = self.send_chunk(&chunk, position);
             match self.sent(result) {
                 Sent::Yes => self.advance(chunk.len() as u64),
                 other => return other,
@@ -210,6 +252,42 @@ impl Connection {
             turn += chunk.len();
         }
         Sent::Yes
+    }
+
+    /// Whether the reader fetches output from the ring by itself.
+    pub(super) fn shares(&self) -> bool {
+        self.attachment
+            .as_ref()
+            .is_some_and(|attachment| attachment.taken.is_some())
+    }
+
+    fn most_at_once(&self) -> usize {
+        if self.shares() {
+            shared::MAX_KEPT
+        } else {
+            MAX_CHUNK
+        }
+    }
+
+    /// Sends output, or where it lies.
+    fn send_chunk(&self, chunk: &Chunk<'_>, at: u64) -> io::Result<()> {
+        if self.shares() && chunk.len() >= LEAST_KEPT {
+            let event = Event::Kept {
+                stream: chunk.stream,
+                at,
+                // At most MAX_KEPT.
+                len: chunk.len() as u32,
+            };
+            return socket::send(self.socket.as_fd(), &event.encode(), &[]);
+        }
+        let header = output_header(chunk.stream, at, chunk.len());
+        let [first, second] = chunk.parts;
+        let parts = [
+            IoSlice::new(&header),
+            IoSlice::new(first),
+            IoSlice::new(second),
+        ];
+        socket::send_packet(self.socket.as_fd(), &parts, &[])
     }
 
     fn advance(&mut self, bytes: u64) {

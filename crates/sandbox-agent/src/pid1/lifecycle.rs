@@ -60,17 +60,14 @@ impl Agent {
         self.later(Task::Pump(number));
     }
 
-    /// Where the only reader is, if the program waits for it: from there on nothing may be dropped.
+    /// What the only reader needs, if the program waits for it: from there on nothing may be dropped.
     fn kept_for_foreground(&self, number: u64) -> Option<u64> {
         let process = self.processes.get(&number)?;
         let foreground = process.foreground?;
-        let position = |id: &u64| self.connections.get(id)?.position();
-        let mut readers = process
-            .attachments
-            .iter()
-            .filter(|id| position(id).is_some());
+        let needed = |id: &u64| self.connections.get(id)?.needed();
+        let mut readers = process.attachments.iter().filter(|id| needed(id).is_some());
         match (readers.next(), readers.next()) {
-            (Some(only), None) if *only == foreground => position(only),
+            (Some(only), None) if *only == foreground => needed(only),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@
 //! and talks to the host over a socket that is not in the sandbox's file tree. When it ends, so does the sandbox.
 
 mod agent;
+mod attach;
 mod begin;
 mod child;
 mod connection;
@@ -24,6 +25,7 @@ mod stdin;
 mod stream;
 mod sudo;
 mod token;
+mod workers;
 
 use std::os::fd::OwnedFd;
 

@@ -1,30 +1,19 @@
 //! What the host asks, request by request.
 
 use std::io;
-use std::os::fd::AsFd as _;
 
-use sandbox_agent::protocol::agent::{Event, Failure, Position, Request, Spawn};
+use sandbox_agent::protocol::agent::{Event, Failure, Request};
 use sandbox_agent::protocol::{MAX_MESSAGE, VERSION, Wire as _};
 
-use super::agent::{Agent, MAX_ATTACHED, Task};
-use super::connection::{Attachment, Connection};
-use super::deadlines::{Due, after, milliseconds};
-use super::process::{Phase, Process};
+use super::agent::{Agent, Task};
+use super::deadlines::{Due, milliseconds};
+use super::process::Process;
 use super::refusal::Refusal;
-use super::token::Token;
-use crate::sys::clone::{Forked, fork};
-use crate::sys::epoll::Watch;
 use crate::sys::timer::now;
-use crate::sys::{inherit, pipe, program, pty, signal};
+use crate::sys::{pty, signal};
 
 /// Requests that one connection may make before others have their turn.
 const TURN: usize = 16;
-
-/// Most processes that run at a time.
-const MAX_RUNNING: usize = 4096;
-
-/// Most file workers at a time. Further connections wait for one to end.
-const MAX_WORKERS: usize = 64;
 
 /// Bytes of each command line in a list of processes, if it would be too long otherwise.
 const SHORT_COMMAND_LINE: usize = 128;
@@ -61,7 +50,8 @@ impl Agent {
         }
     }
 
-    /// Whether the next request of a connection may be taken: not while it, or standard input, is full, nor what is for
+    /// Whether the next request of a connection may be taken: not while it, or standard input that it may bring
+    /// more for, is full, nor what is for
     /// a file worker to come, nor before a pause has come.
     fn may_serve(&self, id: u64) -> bool {
         let Some(connection) = self.connections.get(&id) else {
@@ -72,13 +62,13 @@ impl Agent {
             .as_ref()
             .and_then(|attachment| self.processes.get(&attachment.process));
         connection.is_readable()
-            && !process.is_some_and(|process| process.stdin.is_waiting())
+            && (connection.shares() || !process.is_some_and(|process| process.stdin.is_waiting()))
             && !self.waiting_for_worker.contains(&id)
             && !self.rest.is_awaited_by(id)
     }
 
     /// Closes a connection that breaks the protocol.
-    fn reject(&mut self, id: u64, message: &str) {
+    pub(super) fn reject(&mut self, id: u64, message: &str) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.fail(Failure::Invalid {}, message);
         }
@@ -115,8 +105,18 @@ impl Agent {
             return self.answer(id, &refusal.into_event());
         }
         let answer = match request {
-            Request::Stdin { .. } | Request::CloseStdin {} if late => return,
-            Request::Stdin { .. } | Request::CloseStdin {} => {
+            Request::Stdin { .. }
+            | Request::CloseStdin {}
+            | Request::Share {}
+            | Request::Taken { .. }
+                if late =>
+            {
+                return;
+            }
+            Request::Stdin { .. }
+            | Request::CloseStdin {}
+            | Request::Share {}
+            | Request::Taken { .. } => {
                 return self.reject(id, "this connection is not attached to a process");
             }
             Request::Spawn { spawn } => match self.spawn(id, spawn) {
@@ -168,26 +168,6 @@ impl Agent {
         }
     }
 
-    fn attached_request(&mut self, id: u64, number: u64, request: Request) {
-        let Some(process) = self.processes.get_mut(&number) else {
-            return;
-        };
-        match request {
-            Request::Stdin { data } => {
-                let written = process.stdin.write(data.0);
-                self.after_stdin(number, written);
-            }
-            Request::CloseStdin {} => {
-                let written = process.stdin.close();
-                self.after_stdin(number, written);
-            }
-            _ => self.reject(
-                id,
-                "this connection is attached to a process; use another one for other requests",
-            ),
-        }
-    }
-
     fn info(&self, version: u32) -> Answer {
         if version != VERSION {
             let message = format!(
@@ -219,7 +199,7 @@ impl Agent {
         }
     }
 
-    fn running(&self) -> usize {
+    pub(super) fn running(&self) -> usize {
         self.processes.len() - self.ended.len()
     }
 
@@ -236,124 +216,6 @@ impl Agent {
         } else {
             list(SHORT_COMMAND_LINE)
         }
-    }
-
-    /// Whether one more connection may follow a process.
-    fn require_attachable(&self) -> Result<(), Refusal> {
-        let attached = || self.connections.values().filter(|c| c.attachment.is_some());
-        // Counted only where it can matter.
-        if self.connections.len() > MAX_ATTACHED && attached().count() >= MAX_ATTACHED {
-            let message = format!("{MAX_ATTACHED} connections follow commands already");
-            return Err(Refusal::new(Failure::Exhausted {}, message));
-        }
-        Ok(())
-    }
-
-    fn spawn(&mut self, id: u64, spawn: Spawn) -> Result<(), Refusal> {
-        self.require_attachable()?;
-        self.rest.require_awake()?;
-        if self.running() >= MAX_RUNNING {
-            let message = format!("the sandbox has {MAX_RUNNING} commands running already");
-            return Err(Refusal::new(Failure::Exhausted {}, message));
-        }
-        let number = self.next_process;
-        let oom_kills = self.oom.read();
-        let launched = self.launcher.start(
-            &spawn,
-            self.spare_ring.take(),
-            &mut self.reserve,
-            &mut self.cgroups,
-        )?;
-        self.next_process += 1;
-        let timeout = after(spawn.timeout_ms);
-        let mut process = Process::new(launched, spawn, oom_kills);
-        if let Err(error) = self.watch_process(number, &process) {
-            return Err(self.give_up(process, &error));
-        }
-        process.foreground = Some(id);
-        process.attachments.push(id);
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.attachment = Some(Attachment {
-                process: number,
-                position: Some(0),
-                announced: false,
-            });
-        }
-        if let Some(at) = timeout {
-            self.deadlines.add(at, Due::Timeout(number));
-        }
-        self.pids.insert(process.pid, number);
-        self.processes.insert(number, process);
-        Ok(())
-    }
-
-    fn watch_process(&self, number: u64, process: &Process) -> io::Result<()> {
-        if let Phase::Starting(start) = &process.phase {
-            self.watch(&start.status, Token::Status(number), Watch::Readable)?;
-        }
-        if let Some(stdin) = process.stdin.file() {
-            self.watch(stdin, Token::Stdin(number), Watch::Edges)?;
-        }
-        for (index, stream) in (0..).zip(&process.streams) {
-            if let Some(file) = stream.file() {
-                self.watch(file, Token::Output(number, index), Watch::Edges)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends a process that cannot be looked after.
-    fn give_up(&mut self, process: Process, error: &io::Error) -> Refusal {
-        if let Some(group) = process.group {
-            // It is a child of ours that was not waited for, so it is there.
-            let _ = group.signal(libc::SIGKILL);
-            self.cgroups.retire(group);
-        }
-        Refusal::system("watch another command", error)
-    }
-
-    fn attach(&mut self, id: u64, number: u64, from: &Position) -> Result<(), Refusal> {
-        self.require_attachable()?;
-        let process = self
-            .processes
-            .get_mut(&number)
-            .ok_or_else(|| unknown(number))?;
-        let position = match from {
-            Position::Now {} => Some(process.ring.end()),
-            Position::Cursor { at } => Some(process.ring.end().min(*at)),
-            Position::Nothing {} => None,
-        };
-        let announced = process.is_started();
-        if position.is_none() && !announced {
-            let message = format!("process {number} has not started yet");
-            return Err(Refusal::new(Failure::State {}, message));
-        }
-        process.attachments.push(id);
-        if let Some(connection) = self.connections.get_mut(&id) {
-            if announced {
-                connection.send(&Event::Started {
-                    process: number,
-                    pid: process.pid,
-                    at: position.unwrap_or(process.ring.end()),
-                });
-                if position.is_none() {
-                    let is_open = process.stdin.file().is_some();
-                    let event = if is_open {
-                        Event::Done {}
-                    } else {
-                        Event::StdinClosed {}
-                    };
-                    connection.send(&event);
-                }
-            }
-            connection.attachment = Some(Attachment {
-                process: number,
-                position,
-                announced,
-            });
-        }
-        self.later(Task::Pump(number));
-        Ok(())
     }
 
     fn signal(&mut self, number: u64, signal: i32, tree: bool) -> Answer {
@@ -400,62 +262,9 @@ impl Agent {
             .map(|()| Event::Done {})
             .map_err(|error| Refusal::system("resize the terminal", &error))
     }
-
-    /// Hands a connection to a new file worker, as soon as there may be one more.
-    fn files(&mut self, id: u64) {
-        if self.workers.len() >= MAX_WORKERS {
-            self.waiting_for_worker.push_back(id);
-        } else if let Err(error) = self.start_worker(id)
-            && let Some(connection) = self.connections.get_mut(&id)
-        {
-            let refusal = Refusal::system("start a file worker", &error);
-            connection.send(&refusal.into_event());
-            connection.is_refused = true;
-            self.later(Task::Serve(id));
-        }
-    }
-
-    /// Serves those who wait for a file worker, after one has ended.
-    pub(super) fn start_waiting_workers(&mut self) {
-        while self.workers.len() < MAX_WORKERS
-            && let Some(id) = self.waiting_for_worker.pop_front()
-        {
-            self.files(id);
-        }
-    }
-
-    fn start_worker(&mut self, id: u64) -> io::Result<()> {
-        let Some(connection) = self.connections.get(&id) else {
-            return Ok(());
-        };
-        match fork(None)? {
-            Forked::Child => become_worker(self.connections.remove(&id)),
-            Forked::Parent(pid) => {
-                self.workers.insert(pid);
-                self.unwatch(connection);
-                self.remove_connection(id);
-                Ok(())
-            }
-        }
-    }
 }
 
-/// Serves files on a connection, in a process of its own that keeps nothing else of PID 1.
-fn become_worker(connection: Option<Connection>) -> ! {
-    let prepare = |connection: Connection| {
-        let socket = connection.into_socket();
-        signal::reset()?;
-        pipe::set_nonblocking(socket.as_fd(), false)?;
-        inherit::close_all_but(&[socket.as_fd()])?;
-        Ok::<_, io::Error>(socket)
-    };
-    match connection.map(prepare) {
-        Some(Ok(socket)) => crate::files::serve(socket),
-        _ => program::exit(1),
-    }
-}
-
-fn unknown(number: u64) -> Refusal {
+pub(super) fn unknown(number: u64) -> Refusal {
     Refusal::new(
         Failure::NotFound {},
         format!("the sandbox has no process {number}, or no longer knows it"),

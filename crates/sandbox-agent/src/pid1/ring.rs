@@ -5,6 +5,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
+use std::os::fd::OwnedFd;
+
+use sandbox_agent::protocol::agent::shared;
 
 use crate::sys::memory::Area;
 
@@ -18,7 +21,11 @@ pub(crate) const MAX_APPEND: usize = 64 * 1024;
 const MAX_SEGMENTS: usize = 32 * 1024;
 
 /// Bytes are read into the memory after the newest one, so it must not hold the oldest.
-const MEMORY: usize = CAPACITY + MAX_APPEND;
+const MEMORY: usize = shared::LEN;
+const _: () = assert!(
+    MEMORY == CAPACITY + MAX_APPEND,
+    "the protocol says otherwise"
+);
 
 /// Bytes of one stream that came one after the other; they end where the next segment starts.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +51,8 @@ impl Chunk<'_> {
 #[derive(Debug)]
 pub(crate) struct Ring {
     memory: Option<Area>,
+    /// For those who read the memory themselves.
+    shared: Option<OwnedFd>,
     segments: VecDeque<Segment>,
     start: u64,
     end: u64,
@@ -58,6 +67,7 @@ impl Ring {
         let memory = Some(Area::new(MEMORY)?);
         Ok(Self {
             memory,
+            shared: None,
             segments: VecDeque::new(),
             start: 0,
             end: 0,
@@ -66,8 +76,9 @@ impl Ring {
 
     /// Takes the memory for another ring if nothing was ever appended, and leaves nothing to append to.
     pub(crate) fn reclaim(&mut self) -> Option<Self> {
-        (self.end == 0).then(|| Self {
+        (self.end == 0 && self.shared.is_none()).then(|| Self {
             memory: self.memory.take(),
+            shared: None,
             segments: VecDeque::new(),
             start: 0,
             end: 0,
@@ -111,7 +122,11 @@ impl Ring {
         let Some(memory) = &mut self.memory else {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
-        let (before, after) = memory.split_at_mut(offset(self.end));
+        if self.shared.is_some() {
+            let oldest = (self.end + max as u64).saturating_sub(MEMORY as u64);
+            memory.publish(shared::OLDEST, self.start.max(oldest));
+        }
+        let (before, after) = memory[..MEMORY].split_at_mut(offset(self.end));
         let first = max.min(after.len());
         let parts = &mut [
             IoSliceMut::new(&mut after[..first]),
@@ -171,9 +186,30 @@ impl Ring {
         })
     }
 
+    /// A descriptor of the memory, laid out as the protocol says, for somebody who reads it there from now on.
+    ///
+    /// # Errors
+    /// `OutOfMemory` if the memory was given back; or there is none of that kind.
+    pub(crate) fn share(&mut self) -> io::Result<OwnedFd> {
+        let Some(memory) = &mut self.memory else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        if let Some(shared) = &self.shared {
+            return shared.try_clone();
+        }
+        let (mut area, fd) = Area::shared(MEMORY + size_of::<u64>())?;
+        let used = usize::try_from(self.end).unwrap_or(MEMORY).min(MEMORY);
+        area[..used].copy_from_slice(&memory[..used]);
+        area.publish(shared::OLDEST, self.start);
+        *memory = area;
+        self.shared = Some(fd.try_clone()?);
+        Ok(fd)
+    }
+
     /// Drops everything and gives the memory back. Nothing can be appended after that.
     pub(crate) fn release(&mut self) {
         self.memory = None;
+        self.shared = None;
         self.segments = VecDeque::new();
         self.start = self.end;
     }

@@ -14,6 +14,9 @@
 //! A command has ended for its readers once its main process has and what could be read then was taken; what its
 //! background processes write later goes nowhere.
 //!
+//! A reader of much output may have the memory of the ring itself ([`Request::Share`]), so that no byte is copied through
+//! the socket: it is told where output lies, reads it there, and says what it has taken.
+//!
 //! # Bounds
 //! 1024 connections that follow commands, and 64 for other requests (further ones wait to be accepted), 64 file workers
 //! (further requests for one wait), 4096 running commands. Of ended commands the exits of the last 1024 are known, and the
@@ -32,6 +35,20 @@ pub mod stream {
     pub const STDERR: u8 = 2;
     /// A terminal's output.
     pub const PTY: u8 = 3;
+}
+
+/// The memory of a ring, of which [`Event::Shared`] brings a descriptor.
+///
+/// The byte with the cursor `c` lies at `c % LEN`, as long as `c` is not less than the number at [`OLDEST`](shared::OLDEST).
+/// That is raised before bytes are overwritten: who reads it after the bytes knows which of them were still there.
+/// The memory can be neither grown nor shrunk.
+pub mod shared {
+    /// Bytes of output that the memory has room for.
+    pub const LEN: usize = 1024 * 1024 + 64 * 1024;
+    /// Where the cursor of the oldest byte lies that is certainly there: 8 bytes, little endian.
+    pub const OLDEST: usize = LEN;
+    /// Most bytes of one [`Event::Kept`](super::Event::Kept).
+    pub const MAX_KEPT: usize = 256 * 1024;
 }
 
 wire_struct! {
@@ -126,6 +143,13 @@ wire_enum! {
         16 => SetExpiry { pauses: bool, idle_ms: u64 },
         /// Answered by [`Event::Usage`].
         17 => Usage {},
+        /// On an attachment: output may come as [`Event::Kept`] from now on. The connection is for output alone then: it
+        /// must not bring anything for standard input. Answered by [`Event::Shared`]; not answered if there is no
+        /// memory for it, and output comes as before.
+        18 => Share {},
+        /// On an attachment that shares the ring: the reader has taken what comes before this cursor. What a sole
+        /// foreground reader has not taken is not overwritten. Not answered.
+        19 => Taken { at: u64 },
     }
 }
 
@@ -207,5 +231,9 @@ wire_enum! {
         8 => Failed { failure: Failure, message: String },
         /// Answer to [`Request::Usage`]: how many processes belong to commands, if that can be told.
         9 => Usage { processes: Option<u64> },
+        /// Answer to [`Request::Share`], with a descriptor of the memory that [`shared`] describes.
+        10 => Shared {},
+        /// Output that lies in the shared memory; `at` is the cursor of the first byte.
+        11 => Kept { stream: u8, at: u64, len: u32 },
     }
 }

@@ -18,6 +18,7 @@ mod limits;
 mod output;
 mod pause;
 mod peers;
+mod share;
 mod start;
 mod stdin;
 mod terminal;

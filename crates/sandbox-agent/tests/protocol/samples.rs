@@ -145,6 +145,8 @@ fn requests() -> Vec<Request> {
             pauses: true,
             idle_ms: 60_000,
         },
+        Request::Share {},
+        Request::Taken { at: 5 },
     ]
 }
 
@@ -182,6 +184,8 @@ fn events() -> Vec<Event> {
     };
     let mut events: Vec<_> = failures.into_iter().map(failed).collect();
     events.extend([Some(3), None].map(|processes| Event::Usage { processes }));
+    let (stream, at, len) = (2, 5, 70_000);
+    events.extend([Event::Shared {}, Event::Kept { stream, at, len }]);
     let exited = |exit: &Exit| Event::Exited {
         exit: exit.clone(),
         at: 5,

@@ -98,6 +98,8 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Usage {}),
         Just(Request::Resume {}),
         any::<(bool, u64)>().prop_map(|(pauses, idle_ms)| Request::SetExpiry { pauses, idle_ms }),
+        Just(Request::Share {}),
+        any::<u64>().prop_map(|at| Request::Taken { at }),
     ]
 }
 
@@ -168,6 +170,8 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::Done {}),
         (failure(), text()).prop_map(|(failure, message)| Event::Failed { failure, message }),
         option::of(any::<u64>()).prop_map(|processes| Event::Usage { processes }),
+        Just(Event::Shared {}),
+        any::<(u8, u64, u32)>().prop_map(|(stream, at, len)| Event::Kept { stream, at, len }),
     ]
 }
 

@@ -19,6 +19,7 @@ mod record;
 mod remove;
 mod sandbox;
 mod seccomp;
+mod shared;
 mod site;
 mod socket;
 mod stdin;

@@ -2,6 +2,7 @@
 
 use super::{
     sandbox::{Link, unexpected},
+    shared::Sharing,
     socket::Connection,
     stdin::{self, Stdin, StdinLine},
 };
@@ -116,6 +117,8 @@ async fn follow(link: &Arc<Link>, connection: Connection, stdin: Stdin) -> Resul
     let follower = Follower {
         link: Arc::clone(link),
         connection,
+        sharing: Sharing::Unasked(0),
+        behind: None,
         ended,
         done: false,
     };
@@ -130,6 +133,9 @@ async fn follow(link: &Arc<Link>, connection: Connection, stdin: Stdin) -> Resul
 struct Follower {
     link: Arc<Link>,
     connection: Connection,
+    sharing: Sharing,
+    /// What comes after the notice of a loss.
+    behind: Option<ProcessEvent>,
     /// Tells the controls that the exit has come.
     ended: Arc<AtomicBool>,
     done: bool,
@@ -137,23 +143,62 @@ struct Follower {
 
 impl Follower {
     async fn next(mut self) -> Option<(Result<ProcessEvent>, Self)> {
-        while !self.done {
-            let event = match self.link.receive(&self.connection).await {
-                Ok(Event::Output { stream, data, .. }) => output(stream, data.0.into()),
-                Ok(Event::Lost { bytes }) => Ok(ProcessEvent::Lost { bytes }),
-                Ok(Event::Exited { exit, .. }) => {
+        if self.done {
+            return None;
+        }
+        let event = match self.behind.take() {
+            Some(event) => Ok(event),
+            None => self.receive().await,
+        };
+        self.done |= event.is_err();
+        Some((event, self))
+    }
+
+    async fn receive(&mut self) -> Result<ProcessEvent> {
+        loop {
+            let (event, fds) = self.link.receive_with_fds(&self.connection).await?;
+            return match event {
+                Event::Output { stream, at, data } => {
+                    self.took(at, data.0.len()).await;
+                    output(stream, data.0.into())
+                }
+                Event::Kept { stream, at, len } => self.fetch(stream, at, len).await,
+                Event::Lost { bytes } => Ok(ProcessEvent::Lost { bytes }),
+                Event::Exited { exit, .. } => {
                     self.done = true;
                     self.ended.store(true, Ordering::Relaxed);
                     Ok(ProcessEvent::Exited(to_status(exit)))
                 }
-                Ok(Event::StdinClosed {}) => continue,
-                Ok(other) => Err(unexpected(other)),
-                Err(error) => Err(error),
+                Event::StdinClosed {} => continue,
+                Event::Shared {} => {
+                    let given = self.sharing.given(fds);
+                    given.map_err(|error| self.link.failed(error))?;
+                    continue;
+                }
+                other => Err(unexpected(other)),
             };
-            self.done |= event.is_err();
-            return Some((event, self));
         }
-        None
+    }
+
+    /// Takes output from the memory it lies in.
+    async fn fetch(&mut self, stream: u8, at: u64, len: u32) -> Result<ProcessEvent> {
+        let read = self.sharing.read(at, len);
+        let (lost, data) = read.map_err(|error| self.link.failed(error))?;
+        self.took(at, len as usize).await;
+        let mut event = output(stream, data.into())?;
+        if lost > 0 {
+            let rest = std::mem::replace(&mut event, ProcessEvent::Lost { bytes: lost });
+            self.behind = (lost < len.into()).then_some(rest);
+        }
+        Ok(event)
+    }
+
+    /// Tells PID 1 what was taken. If it hears nothing any more, it may still have sent what this reader has not seen, and
+    /// the end of that says why.
+    async fn took(&mut self, at: u64, len: usize) {
+        let end = at.saturating_add(len as u64);
+        let _ = self.sharing.saw(len, &self.connection).await;
+        let _ = self.sharing.took(end, &self.connection).await;
     }
 }
 

@@ -144,14 +144,18 @@ impl Link {
 
     /// The next message of a connection; its end is the sandbox's.
     pub(crate) async fn receive<M: Wire + Send>(&self, connection: &Connection) -> Result<M> {
-        match connection
-            .receive()
-            .await
+        Ok(self.receive_with_fds(connection).await?.0)
+    }
+
+    /// The next message of a connection and the descriptors beside it.
+    pub(crate) async fn receive_with_fds<M: Wire + Send>(
+        &self,
+        connection: &Connection,
+    ) -> Result<(M, Vec<OwnedFd>)> {
+        let received = connection.receive().await;
+        received
             .map_err(|error| self.failed(error))?
-        {
-            Some((message, _)) => Ok(message),
-            None => Err(self.gone()),
-        }
+            .ok_or_else(|| self.gone())
     }
 
     /// What the record says.
