@@ -7,6 +7,7 @@
 
 mod copies;
 mod exec;
+mod full_disk;
 mod interrupts;
 mod lists;
 mod run;

@@ -44,6 +44,15 @@ impl Home {
         }
     }
 
+    /// A directory of the test's, with nothing in it, not even a template.
+    pub(crate) fn at(state: PathBuf) -> Self {
+        Self {
+            state,
+            _own: None,
+            ids: Vec::new().into(),
+        }
+    }
+
     /// A directory that nobody else uses, but for the template, which takes long to make.
     pub(crate) fn own() -> Self {
         let own = tempfile::tempdir().unwrap();

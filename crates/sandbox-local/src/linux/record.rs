@@ -382,6 +382,29 @@ pub(crate) fn storage_error(error: io::Error, message: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn only_names_of_small_letters_and_digits_become_paths(
+            text in prop_oneof![any::<String>(), "[a-z0-9./~\\-]{0,40}", "[a-z0-9]{1,40}"],
+        ) {
+            let state = tempfile::tempdir().unwrap();
+            let records = Records::open(state.path()).unwrap();
+            let id = SandboxId::new(text.as_str());
+            let names = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9');
+            prop_assert_eq!(is_id(&id), (1..=32).contains(&text.len()) && text.bytes().all(names));
+            prop_assert!(records.read(&id).unwrap().is_none());
+            prop_assert!(!records.is_alive(&id).unwrap());
+            prop_assert!(records.try_lock(&id).unwrap().is_none());
+            prop_assert_eq!(records.ids().unwrap(), []);
+            // Where there is something of that name, it is inside and nothing else is looked at.
+            if is_id(&id) {
+                fs::create_dir(records.directory.join(&text)).unwrap();
+                prop_assert_eq!(records.ids().unwrap(), [id]);
+            }
+        }
+    }
 
     #[test]
     fn a_locked_record_is_alive_and_nobody_elses() {
