@@ -24,7 +24,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
     max_term_width = 100
 )]
 pub(crate) struct Cli {
-    /// Where the sandboxes of this machine are kept [env: SANDBOX_STATE_DIR] [default: /var/lib/sandbox]
+    /// Where the sandboxes of this machine are kept [env: SANDBOX_STATE_DIR] [default: /var/lib/sandbox, of ordinary users
+    /// ~/.local/state/sandbox]
     #[arg(
         long,
         global = true,

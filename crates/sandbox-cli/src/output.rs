@@ -181,9 +181,9 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
         ErrorKind::SandboxNotFound => {
             Some("it was ended, or its lifetime is over; `sandbox ls -a` shows those that live")
         }
-        ErrorKind::PermissionDenied if !rustix::process::geteuid().is_root() => {
-            Some("sandboxes of this machine need root; run it by sudo")
-        }
+        ErrorKind::PermissionDenied if !rustix::process::geteuid().is_root() => Some(
+            "what is root's or another user's needs their rights; name a directory of your own by SANDBOX_STATE_DIR",
+        ),
         ErrorKind::StorageFull => Some("`sandbox prune` and `sandbox kill` make room"),
         ErrorKind::QuotaExceeded => Some(
             "give the sandbox more with --memory or --processes, or end others with `sandbox kill`",

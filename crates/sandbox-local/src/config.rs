@@ -15,8 +15,29 @@ pub struct LocalBuilder {
     pub(crate) weaken: u32,
 }
 
+/// Where state of this user is kept. Without a home there is no good place for an ordinary user.
+fn default_state_dir() -> PathBuf {
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let state = || {
+        let home = || Some(absolute("HOME")?.join(".local/state"));
+        absolute("XDG_STATE_HOME").or_else(home)
+    };
+    #[cfg(target_os = "linux")]
+    let is_root = rustix::process::geteuid().is_root();
+    #[cfg(not(target_os = "linux"))]
+    let is_root = false;
+    match state().filter(|_| !is_root) {
+        Some(state) => state.join("sandbox"),
+        None => LocalBuilder::DEFAULT_STATE_DIR.into(),
+    }
+}
+
 impl LocalBuilder {
-    /// Where state is kept unless the builder or `SANDBOX_STATE_DIR` says otherwise.
+    /// Where root's state is kept unless the builder or `SANDBOX_STATE_DIR` says otherwise. That of ordinary users is in
+    /// `$XDG_STATE_HOME/sandbox`, or `~/.local/state/sandbox`.
     pub const DEFAULT_STATE_DIR: &str = "/var/lib/sandbox";
 
     pub(crate) fn new() -> Self {
@@ -25,7 +46,7 @@ impl LocalBuilder {
             .cpus(2.0)
             .processes(512);
         Self {
-            state_dir: Self::DEFAULT_STATE_DIR.into(),
+            state_dir: default_state_dir(),
             default_limits: limits,
             keep_leftovers: false,
             pool: 0,

@@ -108,7 +108,7 @@ impl Worker {
     }
 
     fn answer(&mut self, mut request: FileRequest) -> Outcome<Answer> {
-        let (uid, home) = self.become_user(user(&request))?;
+        let (uid, home) = self.become_user(request.user())?;
         for path in paths(&mut request) {
             start_at(&home, path);
         }
@@ -222,23 +222,6 @@ fn perform(
         | FileRequest::Watch { .. } => {}
     }
     Ok(())
-}
-
-/// Whose rights a request asks for.
-fn user(request: &FileRequest) -> Option<&str> {
-    match request {
-        FileRequest::Read { user, .. }
-        | FileRequest::Write { user, .. }
-        | FileRequest::Create { user, .. }
-        | FileRequest::Stat { user, .. }
-        | FileRequest::List { user, .. }
-        | FileRequest::Mkdir { user, .. }
-        | FileRequest::Rename { user, .. }
-        | FileRequest::Remove { user, .. }
-        | FileRequest::SetPermissions { user, .. }
-        | FileRequest::Symlink { user, .. }
-        | FileRequest::Watch { user, .. } => user.as_deref(),
-    }
 }
 
 /// The paths of a request, as far as they are looked for where its user is.

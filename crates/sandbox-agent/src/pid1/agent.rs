@@ -122,7 +122,7 @@ impl Agent {
             workers: BTreeSet::new(),
             waiting_for_worker: VecDeque::new(),
             reserve: None,
-            sudo: Sudo::open(),
+            sudo: if config.is_alone { None } else { Sudo::open() },
             next_process: 1,
             drains: BTreeMap::new(),
             next_connection: 1,

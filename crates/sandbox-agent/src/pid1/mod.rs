@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub lifetime_ms: u64,
     /// Whether the sandbox ends with its owner.
     pub owned: bool,
+    /// Whether there is one user, whom PID 1 is as well, and nobody to change to.
+    pub is_alone: bool,
     /// `struct sock_filter[]` for every command.
     pub seccomp: Vec<u8>,
     /// Walls left out by a test build, of `protocol::zygote::weaken`.

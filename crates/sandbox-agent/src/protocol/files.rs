@@ -130,3 +130,23 @@ wire_enum! {
         6 => Changes { changes: Vec<Change> },
     }
 }
+
+impl FileRequest {
+    /// Whose rights it asks for; `None` is the default user.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Read { user, .. }
+            | Self::Write { user, .. }
+            | Self::Create { user, .. }
+            | Self::Stat { user, .. }
+            | Self::List { user, .. }
+            | Self::Mkdir { user, .. }
+            | Self::Rename { user, .. }
+            | Self::Remove { user, .. }
+            | Self::SetPermissions { user, .. }
+            | Self::Symlink { user, .. }
+            | Self::Watch { user, .. } => user.as_deref(),
+        }
+    }
+}

@@ -7,10 +7,21 @@ wire_struct! {
     pub struct Configure {
         /// [`super::VERSION`].
         pub version: u32,
-        /// First host uid of the range that owns all stored files.
-        pub storage_base: u32,
+        /// Whose rights the zygote has.
+        pub rights: Rights,
         /// An empty host directory on which the new root is assembled, in a private mount namespace.
         pub staging: Blob,
+    }
+}
+
+wire_enum! {
+    /// Whose rights the zygote has, and who owns what is stored.
+    pub enum Rights {
+        /// Those of real root. All stored files are owned by the range of host uids that begins here.
+        0 => Root { storage_base: u32 },
+        /// Those of one user, who is 0 in a user namespace that the zygote makes for itself. All stored files are
+        /// that user's.
+        1 => User {},
     }
 }
 
@@ -20,18 +31,19 @@ wire_struct! {
         /// Host path of a directory.
         pub path: Blob,
         /// Whether owner ids on disk are from the storage range, as those of a store; else `0..` appear as `0..` inside.
+        /// Only real root can map either; to others all files appear as they are.
         pub stored: bool,
     }
 }
 
 wire_struct! {
-    /// One overlay of the sandbox's file tree. Host paths; the zygote opens them as real root.
+    /// One overlay of the sandbox's file tree. Host paths; the zygote opens them with its own rights.
     pub struct Overlay {
         /// Absolute mount point inside the sandbox; `/` first.
         pub target: Blob,
         /// Top first.
         pub lowers: Vec<Lower>,
-        /// Directory on the host that holds `upper` and `work`; owner ids on disk are from the storage range.
+        /// Directory on the host that holds `upper` and `work`; its owners are as [`Rights`] says.
         pub store: Blob,
         /// Name of the upper directory in `store`.
         pub upper: Blob,
@@ -49,10 +61,12 @@ wire_struct! {
     pub struct Create {
         /// Host name and id of the sandbox.
         pub name: String,
-        /// First host uid (and gid) of the sandbox's private range.
+        /// First uid (and gid) of the sandbox's range, as the zygote has it.
         pub uid_base: u32,
-        /// Length of the range.
+        /// Length of the range. If it is 1 the sandbox has one user and no root: there is nobody to change to.
         pub uid_count: u32,
+        /// What the first of them is inside.
+        pub first_uid: u32,
         /// File tree, `/` first.
         pub overlays: Vec<Overlay>,
         /// Size of each of the tmpfs mounts `/run` and `/dev/shm`, in bytes.

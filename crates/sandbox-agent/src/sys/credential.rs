@@ -24,16 +24,36 @@ struct CapabilityData {
     inheritable: u32,
 }
 
+/// Effective user and group.
+pub(crate) fn effective_ids() -> (u32, u32) {
+    // SAFETY: plain calls that cannot fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// Takes these groups beside the first one.
+///
+/// Where nobody can change groups, since the user namespace was made without any right to, there are none to take and
+/// the inherited ones stay: the kernel lets no process be rid of groups that way.
+pub(crate) fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: `groups` lives until the call returns. The raw call changes this thread only.
+    let result =
+        super::check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) });
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && groups.is_empty() => {
+            match std::fs::read("/proc/self/setgroups") {
+                Ok(rule) if rule.starts_with(b"deny") => Ok(()),
+                _ => Err(error),
+            }
+        }
+        result => result.map(drop),
+    }
+}
+
 /// Becomes user and group 0 of this user namespace, without other groups.
 pub(crate) fn become_root() -> io::Result<()> {
-    // SAFETY: calls with integers; the list of groups is empty and so not read. The raw calls change this thread
-    // only, which is the only one there is.
+    set_groups(&[])?;
+    // SAFETY: calls with integers. The raw calls change this thread only, which is the only one there is.
     unsafe {
-        super::check(libc::syscall(
-            libc::SYS_setgroups,
-            0,
-            ptr::null::<libc::gid_t>(),
-        ))?;
         super::check(libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
         super::check(libc::syscall(libc::SYS_setresuid, 0, 0, 0)).map(drop)
     }

@@ -23,8 +23,7 @@ pub(crate) const CWD: BorrowedFd<'static> = {
 /// # Errors
 /// `EPERM` if any of the three was not taken; the thread then has the rights of neither user and must not go on.
 pub(crate) fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: the kernel reads `groups.len()` ids from a slice that holds as many.
-    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    super::credential::set_groups(groups)?;
     let set = |call, id: u32| {
         // SAFETY: both calls take an id and no pointer. The second call, with an invalid id, only asks.
         unsafe {

@@ -18,6 +18,7 @@ pub(crate) mod attribute {
 }
 
 const OPEN_TREE_CLONE: u32 = 1;
+const AT_RECURSIVE: u32 = 0x8000;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
@@ -38,7 +39,16 @@ struct MountAttr {
 
 /// Makes a detached copy of the mount at `path`, without what is mounted below it.
 pub(crate) fn clone_tree(path: &CStr) -> io::Result<OwnedFd> {
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+    open_tree(path, 0)
+}
+
+/// As [`clone_tree`], with all that is mounted below it.
+pub(crate) fn clone_trees(path: &CStr) -> io::Result<OwnedFd> {
+    open_tree(path, AT_RECURSIVE)
+}
+
+fn open_tree(path: &CStr, more: u32) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | more;
     // SAFETY: `path` is a C string.
     unsafe {
         descriptor(libc::syscall(

@@ -103,14 +103,10 @@ pub(crate) fn set_normal_oom_score() -> io::Result<()> {
 
 /// Becomes a user for good; without capabilities unless that is root.
 pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: `groups` lives until the call returns; the others are plain calls. The process has one thread, so the
-    // system calls may go without the C library's care for others.
+    credential::set_groups(groups)?;
+    // SAFETY: plain calls. The process has one thread, so the system calls may go without the C library's care for
+    // others.
     unsafe {
-        super::check(libc::syscall(
-            libc::SYS_setgroups,
-            groups.len(),
-            groups.as_ptr(),
-        ))?;
         super::check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         super::check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
     }

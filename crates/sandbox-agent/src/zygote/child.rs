@@ -12,6 +12,7 @@ use super::confine;
 use super::failure::{During as _, Failure};
 use super::request::Descriptors;
 use super::root::NewRoot;
+use super::stage::Stage;
 use crate::pid1;
 use crate::sys::{inherit, program, socket};
 
@@ -22,8 +23,8 @@ pub(crate) const MOUNT: u8 = b'm';
 pub(crate) const BEGIN: u8 = b'b';
 
 /// Sets the sandbox up and becomes its PID 1.
-pub(crate) fn run(request: Create, descriptors: Descriptors, zygote: OwnedFd) -> ! {
-    let reply = match set_up(&request, &descriptors, &zygote) {
+pub(crate) fn run(request: Create, descriptors: Descriptors, stage: &Stage, zygote: OwnedFd) -> ! {
+    let reply = match set_up(&request, &descriptors, stage, &zygote) {
         Ok(()) => Reply::Ready { version: VERSION },
         Err(failure) => failure.into_reply(),
     };
@@ -44,18 +45,24 @@ pub(crate) fn run(request: Create, descriptors: Descriptors, zygote: OwnedFd) ->
         env: request.env,
         lifetime_ms: request.lifetime_ms,
         owned: request.owned,
+        is_alone: request.uid_count == 1,
         seccomp: request.seccomp.0,
         weaken: request.weaken,
     })
 }
 
-fn set_up(request: &Create, descriptors: &Descriptors, zygote: &OwnedFd) -> Result<(), Failure> {
+fn set_up(
+    request: &Create,
+    descriptors: &Descriptors,
+    stage: &Stage,
+    zygote: &OwnedFd,
+) -> Result<(), Failure> {
     leave_zygote(descriptors, zygote)?;
     // Comes when the ids are mapped.
     let devices = receive_mount(zygote)?;
-    confine::become_root()?;
+    confine::become_root(request)?;
     confine::leave_host_namespaces(request)?;
-    let root = NewRoot::assemble(request, &devices)?;
+    let root = NewRoot::assemble(request, &devices, stage.has_devices())?;
     for overlay in &request.overlays {
         root.attach(&receive_mount(zygote)?, &overlay.target.0)?;
     }
@@ -63,7 +70,7 @@ fn set_up(request: &Create, descriptors: &Descriptors, zygote: &OwnedFd) -> Resu
         root.attach(&receive_mount(zygote)?, b"/.host")?;
     }
     root.enter()?;
-    confine::give_up_rights(request.weaken)
+    confine::give_up_rights(request)
 }
 
 /// Lets go of all that a copy of the zygote holds but a sandbox must not.

@@ -24,9 +24,11 @@ const NOFILE_HARD: u64 = 1_048_576;
 /// with. One byte is the limit at which it does not, and too little for a core file as well.
 const NO_CORE: u64 = 1;
 
-/// Becomes root of the user namespace, and nobody on the host.
-pub(crate) fn become_root() -> Result<(), Failure> {
-    credential::become_root().during("become root of the sandbox")?;
+/// Becomes root of the user namespace, and nobody on the host. Where there is but one user, it is that one already.
+pub(crate) fn become_root(request: &Create) -> Result<(), Failure> {
+    if request.uid_count > 1 {
+        credential::become_root().during("become root of the sandbox")?;
+    }
     credential::leave_session_keyring().during("make a session keyring")
 }
 
@@ -66,7 +68,8 @@ pub(crate) fn forbid_namespaces(proc_fs: &str) -> io::Result<()> {
 }
 
 /// Drops what only the set-up needed. The root must have been entered.
-pub(crate) fn give_up_rights(weakened: u32) -> Result<(), Failure> {
+pub(crate) fn give_up_rights(request: &Create) -> Result<(), Failure> {
+    let weakened = request.weaken;
     let null = File::options()
         .read(true)
         .write(true)
@@ -77,7 +80,13 @@ pub(crate) fn give_up_rights(weakened: u32) -> Result<(), Failure> {
     inherit::set_limit(libc::RLIMIT_CORE, NO_CORE, NO_CORE).during("forbid core files")?;
     inherit::set_umask(0o022);
     if weakened & weaken::CAPABILITIES == 0 {
-        credential::limit_capabilities(CAPABILITIES, MARK).during("drop capabilities")?;
+        // Without a root nobody is to have any, and file workers could not put them aside by a change of user.
+        let keep = if request.uid_count > 1 {
+            CAPABILITIES
+        } else {
+            0
+        };
+        credential::limit_capabilities(keep, MARK).during("drop capabilities")?;
     }
     if weakened & weaken::NO_NEW_PRIVS == 0 {
         program::set_no_new_privs().during("forbid new privileges")?;

@@ -1,6 +1,8 @@
 //! The file system of `/dev`. Only real root can make device nodes, so the zygote makes it and the child fills it up.
+//! A zygote that is not root keeps mounts of the host's nodes instead, which each child mounts again.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -8,7 +10,7 @@ use sandbox_agent::protocol::zygote::{Create, weaken};
 
 use super::failure::{During as _, Failure};
 use super::overlay::ActingAs;
-use super::stage::Stage;
+use super::stage::{self, Stage};
 use crate::sys::mount::{self, NewFilesystem, attribute};
 
 /// Devices that every program may expect: name and numbers.
@@ -27,20 +29,38 @@ pub(crate) fn make(stage: &Stage, request: &Create) -> Result<OwnedFd, Failure> 
         return stage.visit_host(|| host_tree(c"/dev"));
     }
     let _acting = ActingAs::owner(request.uid_base)?;
-    build().during("make /dev")
+    build(stage.has_devices()).during("make /dev")
 }
 
-fn build() -> io::Result<OwnedFd> {
+/// Names of the devices.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    DEVICES.iter().filter_map(|(name, ..)| name.to_str().ok())
+}
+
+fn build(mounted: bool) -> io::Result<OwnedFd> {
     let fs = NewFilesystem::open(c"tmpfs")?;
     // A file written here by mistake instead of to a device must not eat up the memory.
     for (key, value) in [(c"mode", c"0755"), (c"size", c"64k"), (c"nr_inodes", c"1k")] {
         fs.set(key, value)?;
     }
     let mount = fs.mount(attribute::NO_SUID | attribute::NO_EXEC)?;
-    for (name, major, minor) in DEVICES {
+    for (name, major, minor) in DEVICES.into_iter().filter(|_| !mounted) {
         mount::make_device(mount.as_fd(), name, major, minor)?;
     }
     Ok(mount)
+}
+
+/// Puts the nodes of the host into the new `/dev` at `path`, from where the zygote keeps them.
+pub(crate) fn mount_kept(path: &str) -> io::Result<()> {
+    for name in names() {
+        let target = format!("{path}/{name}");
+        File::create(&target)?;
+        mount::bind(
+            &CString::new(format!("{}/{name}", stage::DEVICES))?,
+            &CString::new(target)?,
+        )?;
+    }
+    Ok(())
 }
 
 /// A read-only copy of a host mount, for tests that take a wall away.

@@ -1,4 +1,6 @@
-//! The zygote: one small process, real root, that makes sandboxes for the library that started it.
+//! The zygote: one small process that makes sandboxes for the library that started it.
+//!
+//! It is real root, or where an ordinary user has started it root of a user namespace of its own.
 //!
 //! It answers one request at a time on descriptor 3 and ends when that socket closes. The sandboxes it has made do
 //! not end with it. It keeps nothing of a sandbox, neither descriptor nor memory; who asked holds the pidfd.
@@ -20,13 +22,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sandbox_agent::protocol::zygote::{Configure, Create, Reply, weaken};
+use sandbox_agent::protocol::zygote::{Configure, Create, Reply, Rights, weaken};
 use sandbox_agent::protocol::{VERSION, Wire as _};
 
 use crate::sys::clone::{self, Child, NewNamespaces};
 use crate::sys::{credential, inherit, program, socket};
 use failure::{During as _, Failure};
-use overlay::{Attached, Owners};
+use overlay::{Attached, Maps, Owners};
 use owners::{Range, StorageMaps};
 use request::Descriptors;
 use stage::Stage;
@@ -41,7 +43,8 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Zygote {
     stage: Stage,
-    storage: StorageMaps,
+    /// `None` if the zygote has one user's rights and can map nobody else's files.
+    storage: Option<StorageMaps>,
 }
 
 /// A sandbox that is complete and waits, on the other end of the socket, for the word to begin.
@@ -99,11 +102,23 @@ fn receive_configuration(library: &OwnedFd) -> Result<Option<Zygote>, Failure> {
     let staging = CString::new(configure.staging.0).map_err(|_| {
         Failure::invalid("read the configuration: the staging directory's path holds a zero byte")
     })?;
-    let stage = Stage::enter(&staging)?;
-    Ok(Some(Zygote {
-        stage,
-        storage: StorageMaps::new(configure.storage_base),
-    }))
+    let storage = match configure.rights {
+        Rights::Root { storage_base } => Some(StorageMaps::new(storage_base)),
+        Rights::User {} => {
+            become_root_alone()?;
+            None
+        }
+    };
+    let stage = Stage::enter(&staging, storage.is_some())?;
+    Ok(Some(Zygote { stage, storage }))
+}
+
+fn become_root_alone() -> Result<(), Failure> {
+    // A process that is closed to inspection belongs to real root in `/proc`, where the maps are written. Whoever could
+    // look into this one has started it; sandboxes close themselves before they run anything.
+    program::set_dumpable(true)
+        .and_then(|()| owners::become_root_alone())
+        .during("make a user namespace")
 }
 
 /// Keeps nothing of whatever started this process but the socket.
@@ -163,7 +178,8 @@ impl Zygote {
 
     /// Makes a sandbox that is complete but does not run yet.
     fn create(&mut self, request: Create, fds: Vec<OwnedFd>) -> Result<Made, Failure> {
-        request::check(&request, self.storage.storage_base())?;
+        let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
+        request::check(&request, storage_base)?;
         let descriptors = Descriptors::sort(&request, fds)?;
         let (ours, theirs) = socket::pair().during("make a socket for the new process")?;
         socket::set_receive_timeout(ours.as_fd(), CHILD_TIMEOUT)
@@ -172,7 +188,7 @@ impl Zygote {
         match fork_counted(&request, cgroup)? {
             NewNamespaces::Child => {
                 drop(ours);
-                child::run(request, descriptors, theirs)
+                child::run(request, descriptors, &self.stage, theirs)
             }
             NewNamespaces::Parent(child) => {
                 drop(theirs);
@@ -186,7 +202,7 @@ impl Zygote {
         }
     }
 
-    /// Does for a new child what only real root can, and waits until the child has done the rest.
+    /// Does for a new child what it cannot do itself, and waits until the child has done the rest.
     fn furnish(
         &mut self,
         request: &Create,
@@ -197,7 +213,8 @@ impl Zygote {
             base: request.uid_base,
             count: request.uid_count,
         };
-        owners::write_maps(child, 0, range).during("map the users of the sandbox")?;
+        owners::write_maps(child, request.first_uid, range)
+            .during("map the users of the sandbox")?;
         protect_from_oom(child);
         let send = |mount: OwnedFd| {
             socket::send(socket.as_fd(), &[child::MOUNT], &[mount.as_fd()])
@@ -205,11 +222,15 @@ impl Zygote {
         };
         send(devices::make(&self.stage, request)?)?;
         let own = owners::user_namespace(child).during("open the sandbox's user namespace")?;
-        let owners = Owners {
-            lower: own.as_fd(),
-            store: self.storage.get(range)?,
-            base: range.base,
+        let maps = match &mut self.storage {
+            Some(storage) => Some(Maps {
+                lower: own.as_fd(),
+                store: storage.get(range)?,
+            }),
+            None => None,
         };
+        let base = range.base;
+        let owners = Owners { maps, base };
         let layers = overlay::make(&self.stage, &request.overlays, owners, send)?;
         if request.weaken & weaken::ROOT != 0 {
             send(self.stage.visit_host(|| devices::host_tree(c"/"))?)?;

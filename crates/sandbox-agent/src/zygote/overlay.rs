@@ -1,7 +1,7 @@
-//! Makes the overlays of a sandbox, as real root, so that their layers are out of its reach.
+//! Makes the overlays of a sandbox, with the zygote's rights, so that their layers are out of its reach.
 //!
-//! Every layer is a copy of a host mount with the owners of its files mapped into the sandbox's range. The copies
-//! are attached only in the zygote's own namespace and only until the overlays exist: kernels before 6.15 refuse
+//! Every layer is a copy of a host mount; as real root, with the owners of its files mapped into the sandbox's range.
+//! The copies are attached only in the zygote's own namespace and only until the overlays exist: kernels before 6.15 refuse
 //! layers that are attached nowhere, and the sandbox must never see a writable one.
 
 use std::ffi::CString;
@@ -18,12 +18,19 @@ use crate::sys::mount::{self, NewFilesystem, attribute};
 /// How layers of both kinds show the owners of their files.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owners<'a> {
+    /// Unless they are shown as they are, which is all that an ordinary user can do.
+    pub(crate) maps: Option<Maps<'a>>,
+    /// First id of the sandbox's range.
+    pub(crate) base: u32,
+}
+
+/// User namespaces that say whose files on disk are whose inside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Maps<'a> {
     /// From ids `0..` on disk to the sandbox's range.
     pub(crate) lower: BorrowedFd<'a>,
     /// From the storage range to the sandbox's range.
     pub(crate) store: BorrowedFd<'a>,
-    /// First id of the sandbox's range.
-    pub(crate) base: u32,
 }
 
 /// A layer of any kind.
@@ -57,6 +64,8 @@ impl<'a> Layer<'a> {
 /// The layers of one sandbox.
 #[derive(Debug)]
 struct Layers<'a> {
+    /// Whether the overlays' own marks are attributes that users can set; those that only root can are not to be had.
+    marks_of_users: bool,
     /// By number.
     numbers: Vec<Layer<'a>>,
     attached: Attached,
@@ -116,6 +125,7 @@ impl<'a> Layers<'a> {
             mount::attach_at(mount.as_fd(), &path(layer_path(index))?).during("attach a layer")?;
         }
         Ok(Self {
+            marks_of_users: owners.maps.is_none(),
             numbers: wanted,
             attached,
         })
@@ -147,6 +157,9 @@ impl<'a> Layers<'a> {
                 options
                     .iter()
                     .try_for_each(|(key, value)| fs.set(key, value))?;
+                if self.marks_of_users {
+                    fs.enable(c"userxattr")?;
+                }
                 // Sandboxes do not outlive the machine's power, so nothing in them waits for the disk: not fsync(2),
                 // and not the sandbox's end, which would write out all that the whole host has not written yet.
                 fs.enable(c"volatile")?;
@@ -158,7 +171,7 @@ impl<'a> Layers<'a> {
             .during_with(|| format!("look at the overlay of {}", target()))?
         {
             return Err(Failure::invalid(format!(
-                "mount the overlay of {}: it came out read-only; are upper and work owned by the storage range?",
+                "mount the overlay of {}: it came out read-only; are upper and work owned as they must be?",
                 target()
             )));
         }
@@ -195,7 +208,7 @@ impl Drop for ActingAs {
     }
 }
 
-/// Copies the mount of a host directory, with its owners mapped.
+/// Copies the mount of a host directory, with its owners mapped if there are maps.
 fn open(layer: Layer<'_>, owners: Owners<'_>) -> Result<OwnedFd, Failure> {
     let name = || String::from_utf8_lossy(&layer.path.0).into_owned();
     let host_path =
@@ -206,12 +219,10 @@ fn open(layer: Layer<'_>, owners: Owners<'_>) -> Result<OwnedFd, Failure> {
     if !layer.writable {
         attributes |= attribute::READ_ONLY;
     }
-    let map = if layer.stored {
-        owners.store
-    } else {
-        owners.lower
-    };
-    mount::set_attributes(mount.as_fd(), attributes, Some(map))
+    let map = owners
+        .maps
+        .map(|maps| if layer.stored { maps.store } else { maps.lower });
+    mount::set_attributes(mount.as_fd(), attributes, map)
         .during_with(|| format!("map the owners of the layer {}", name()))?;
     Ok(mount)
 }

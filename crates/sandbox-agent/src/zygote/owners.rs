@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use super::failure::{During as _, Failure};
 use crate::sys::clone::{self, Child, NewNamespaces};
+use crate::sys::{credential, namespace};
 
 /// How many storage maps are kept for ranges that are used again.
 const KEPT: usize = 64;
@@ -16,6 +17,17 @@ const KEPT: usize = 64;
 pub(crate) struct Range {
     pub(crate) base: u32,
     pub(crate) count: u32,
+}
+
+/// Makes this process root of a new user namespace in which it is alone, with a copy of its mounts.
+///
+/// It keeps its groups: whoever may not give itself other ids may not give up groups either.
+pub(crate) fn become_root_alone() -> io::Result<()> {
+    let (uid, gid) = credential::effective_ids();
+    namespace::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
 }
 
 /// Makes `inside..` of the child's user namespace the ids `outside`.

@@ -73,12 +73,17 @@ impl Descriptors {
 }
 
 /// Checks everything in `request` that can be checked without making anything.
-pub(crate) fn check(request: &Create, storage_base: u32) -> Result<(), Failure> {
+///
+/// Without a `storage_base` there is one user.
+pub(crate) fn check(request: &Create, storage_base: Option<u32>) -> Result<(), Failure> {
     if request.weaken != 0 && !cfg!(feature = "weaken") {
         return Err(Failure::invalid("weaken"));
     }
     check_name(&request.name)?;
-    check_ids(request, storage_base)?;
+    match storage_base {
+        Some(storage_base) => check_ids(request, storage_base)?,
+        None => check_only_id(request)?,
+    }
     if !(1..=MAX_TMPFS).contains(&request.tmpfs_size) {
         return Err(Failure::invalid("check the size of the tmpfs mounts"));
     }
@@ -95,6 +100,17 @@ fn check_name(name: &str) -> Result<(), Failure> {
     } else {
         Err(Failure::invalid(
             "check the name: 1 to 63 letters, digits, '-', '_' or '.'",
+        ))
+    }
+}
+
+/// As an ordinary user there is one id, that of whoever started the zygote.
+fn check_only_id(request: &Create) -> Result<(), Failure> {
+    if (request.uid_base, request.uid_count) == (0, 1) {
+        Ok(())
+    } else {
+        Err(Failure::invalid(
+            "check the uid range: there is but one user",
         ))
     }
 }

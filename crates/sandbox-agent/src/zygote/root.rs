@@ -13,6 +13,7 @@ use std::path::Path;
 use sandbox_agent::protocol::zygote::{Create, weaken};
 
 use super::confine;
+use super::devices;
 use super::failure::{During as _, Failure};
 use super::stage::{self, ASSEMBLY};
 use crate::sys::mount::{self, NewFilesystem, attribute};
@@ -55,6 +56,9 @@ const MASKED_DIRECTORIES: [&str; 7] = [
 /// Parts of `/proc` that stay visible and cannot be changed.
 const READ_ONLY: [&str; 4] = ["bus", "irq", "sys", "sysrq-trigger"];
 
+/// The group of terminals.
+const TERMINALS: u32 = 5;
+
 /// Attributes of everything that holds no programs.
 const PLAIN: u64 = attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC;
 
@@ -64,7 +68,13 @@ pub(crate) struct NewRoot(());
 
 impl NewRoot {
     /// Puts together, aside, what comes into the root. The root itself is the first to be attached.
-    pub(crate) fn assemble(request: &Create, devices: &OwnedFd) -> Result<Self, Failure> {
+    ///
+    /// `devices` is the file system of `/dev`, without any devices in it if the zygote has those.
+    pub(crate) fn assemble(
+        request: &Create,
+        devices: &OwnedFd,
+        zygote_has_devices: bool,
+    ) -> Result<Self, Failure> {
         let weakened = |wall: u32| request.weaken & wall != 0;
         mount_own().during("mount the sandbox's empty file and directory")?;
         if weakened(weaken::PROCESSES) {
@@ -75,7 +85,9 @@ impl NewRoot {
                 .during("mount /proc")?;
         }
         let size = Size::new(request.tmpfs_size);
-        fill_devices(devices, &size, weakened(weaken::DEVICES)).during("fill /dev")?;
+        let of_host = weakened(weaken::DEVICES);
+        attach_devices(devices, !of_host && zygote_has_devices).during("fill /dev")?;
+        fill_devices(&size, of_host, request.uid_count).during("fill /dev")?;
         mount_run(&size).during("mount /run")?;
         bind(&aside("own/directory"), &aside("sys")).during("mount /sys")?;
         // Every mount that is made, rather than moved, takes a mount namespace of its own for a moment; so none
@@ -180,9 +192,16 @@ fn freeze(path: &str) -> io::Result<()> {
     mount::set_attributes_at(&path, PLAIN | attribute::READ_ONLY)
 }
 
-/// Attaches the devices and adds to them what the sandbox makes itself.
-fn fill_devices(devices: &OwnedFd, size: &Size, of_host: bool) -> io::Result<()> {
+fn attach_devices(devices: &OwnedFd, kept: bool) -> io::Result<()> {
     mount::attach_at(devices.as_fd(), &c_path(aside("dev"))?)?;
+    if kept {
+        devices::mount_kept(&aside("dev"))?;
+    }
+    Ok(())
+}
+
+/// Adds to the devices what the sandbox makes itself.
+fn fill_devices(size: &Size, of_host: bool, uid_count: u32) -> io::Result<()> {
     if !of_host {
         for (target, name) in [
             ("/proc/self/fd", "fd"),
@@ -197,16 +216,21 @@ fn fill_devices(devices: &OwnedFd, size: &Size, of_host: bool) -> io::Result<()>
             make_directory(aside(&format!("dev/{name}")), 0o755)?;
         }
     }
-    // Group 5 is that of terminals wherever there are any.
     let terminals = [
         (c"max", c"64"),
         (c"ptmxmode", c"0666"),
         (c"mode", c"0620"),
+        // That of terminals wherever there are any. Whoever is alone has no such group.
         (c"gid", c"5"),
     ];
+    let options = if uid_count > TERMINALS {
+        &terminals[..]
+    } else {
+        &terminals[..3]
+    };
     mount_new(
         c"devpts",
-        &terminals,
+        options,
         attribute::NO_SUID | attribute::NO_EXEC,
         &aside("dev/pts"),
     )?;

@@ -4,18 +4,22 @@
 //! host. Host paths are opened on short visits to the namespace that the zygote was started in; nothing is ever
 //! mounted there.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
+use super::devices;
 use super::failure::{During as _, Failure};
 use crate::sys::mount::{self, NewFilesystem, attribute};
 use crate::sys::namespace;
 
 /// Where a new root is attached, before it becomes the root.
 pub(crate) const ROOT: &str = "/root";
+
+/// Where a zygote that cannot make devices keeps mounts of the host's.
+pub(crate) const DEVICES: &str = "/devices";
 
 /// Where a child puts together what goes into its root.
 pub(crate) const ASSEMBLY: &str = "/assembly";
@@ -34,11 +38,15 @@ pub(crate) struct Stage {
     host: OwnedFd,
     host_root: OwnedFd,
     own: OwnedFd,
+    has_devices: bool,
 }
 
 impl Stage {
     /// Moves this process into a new mount namespace whose tree is made on `staging`, an empty host directory.
-    pub(crate) fn enter(staging: &CStr) -> Result<Self, Failure> {
+    ///
+    /// What only real root can make is copied from the host unless `is_root`: `/proc`, without which no sandbox could
+    /// mount its own, and devices.
+    pub(crate) fn enter(staging: &CStr, is_root: bool) -> Result<Self, Failure> {
         let host_root = directory("/").during("open the host's root")?;
         let host = File::open("/proc/self/ns/mnt").during("open the host's mount namespace")?;
         namespace::unshare(libc::CLONE_NEWNS).during("make the zygote's mount namespace")?;
@@ -47,10 +55,18 @@ impl Stage {
         mount::attach_at(root.as_fd(), staging)
             .during("mount the staging tree on the staging directory")?;
         namespace::change_directory(root.as_fd()).during("enter the staging tree")?;
-        let proc_fs = NewFilesystem::open(c"proc")
-            .and_then(|fs| fs.mount(attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC))
-            .during("mount the zygote's /proc")?;
-        mount::attach_at(proc_fs.as_fd(), c"proc").during("mount the zygote's /proc")?;
+        if is_root {
+            let attributes = attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC;
+            NewFilesystem::open(c"proc")
+                .and_then(|fs| fs.mount(attributes))
+                .and_then(|proc_fs| mount::attach_at(proc_fs.as_fd(), c"proc"))
+                .during("mount the zygote's /proc")?;
+        } else {
+            mount::clone_trees(c"/proc")
+                .and_then(|proc_fs| mount::attach_at(proc_fs.as_fd(), c"proc"))
+                .during("mount the zygote's /proc")?;
+            keep_devices().during("keep the host's devices")?;
+        }
         mount::set_attributes(root.as_fd(), attribute::READ_ONLY, None)
             .during("make the staging tree read-only")?;
         mount::enter_root().during("make the staging tree the zygote's root")?;
@@ -59,7 +75,13 @@ impl Stage {
             host: host.into(),
             host_root,
             own: own.into(),
+            has_devices: !is_root,
         })
+    }
+
+    /// Whether there are devices at [`DEVICES`].
+    pub(crate) fn has_devices(&self) -> bool {
+        self.has_devices
     }
 
     /// Does `work` in the host's mount namespace, with the host's root as the root.
@@ -94,10 +116,29 @@ fn build() -> io::Result<OwnedFd> {
     made.map(|()| root)
 }
 
+/// Mounts the host's devices in the staging tree, which is the working directory.
+fn keep_devices() -> io::Result<()> {
+    for name in devices::names() {
+        let place = format!("{}/{name}", relative(DEVICES));
+        File::create(&place)?;
+        let device = mount::clone_tree(&CString::new(format!("/dev/{name}"))?)?;
+        mount::set_attributes(
+            device.as_fd(),
+            attribute::NO_SUID | attribute::NO_EXEC,
+            None,
+        )?;
+        mount::attach_at(device.as_fd(), &CString::new(place)?)?;
+    }
+    Ok(())
+}
+
+fn relative(path: &str) -> String {
+    path.trim_start_matches('/').to_owned()
+}
+
 /// Makes the directories of the staging tree below the working directory.
 fn make_directories() -> io::Result<()> {
-    let relative = |path: &str| path.trim_start_matches('/').to_owned();
-    for path in ["proc", &relative(ROOT)] {
+    for path in ["proc", &relative(ROOT), &relative(DEVICES)] {
         fs::create_dir(path)?;
     }
     for name in ["proc", "dev", "sys", "run", "own"] {

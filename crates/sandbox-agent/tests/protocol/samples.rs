@@ -5,7 +5,7 @@ use sandbox_agent::protocol::{
     agent::{Event, Exit, Failure, Position, ProcessEntry, Request, Spawn},
     files::{Change, Entry, FileReply, FileRequest, Stat},
     sudo::{SudoControl, SudoReply, SudoRequest},
-    zygote::{Configure, Create, Lower, Overlay, Reply},
+    zygote::{Configure, Create, Lower, Overlay, Reply, Rights},
 };
 
 /// Index of the kind in `oracle::KINDS`, and a message's bytes.
@@ -40,7 +40,9 @@ fn env() -> Vec<(Blob, Blob)> {
 fn configure() -> Configure {
     Configure {
         version: 1,
-        storage_base: 0x7000_0000,
+        rights: Rights::Root {
+            storage_base: 0x7000_0000,
+        },
         staging: "/srv/staging".into(),
     }
 }
@@ -66,6 +68,7 @@ fn create() -> Create {
         name: "s234".into(),
         uid_base: 0x7001_0000,
         uid_count: 65_536,
+        first_uid: 0,
         overlays: vec![overlay],
         tmpfs_size: 64 << 20,
         env: env(),

@@ -8,7 +8,7 @@ use sandbox_agent::protocol::agent::{
 };
 use sandbox_agent::protocol::files::{Change, Entry, FileReply, FileRequest, Stat};
 use sandbox_agent::protocol::sudo::{SudoControl, SudoReply, SudoRequest};
-use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply};
+use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Rights};
 use sandbox_agent::protocol::{Blob, DecodeError, Wire};
 
 fn blob() -> impl Strategy<Value = Blob> {
@@ -292,12 +292,13 @@ fn create() -> impl Strategy<Value = Create> {
         },
     );
     let parts = (text(), vec(overlay, 0..4), env(), blob());
-    let numbers = (any::<[u32; 3]>(), any::<[u64; 2]>(), any::<[bool; 3]>());
+    let numbers = (any::<[u32; 4]>(), any::<[u64; 2]>(), any::<[bool; 3]>());
     (parts, numbers).prop_map(
         |((name, overlays, env, seccomp), (small, large, flags))| Create {
             name,
             uid_base: small[0],
             uid_count: small[1],
+            first_uid: small[3],
             overlays,
             tmpfs_size: large[0],
             env,
@@ -354,7 +355,8 @@ proptest! {
     fn zygote_messages_survive(message in create(), other in (any::<(u32, u32)>(), blob(), text(), any::<i32>())) {
         check(&message)?;
         let ((version, number), staging, step, errno) = other;
-        check(&Configure { version, storage_base: number, staging })?;
+        check(&Rights::User {})?;
+        check(&Configure { version, rights: Rights::Root { storage_base: number }, staging })?;
         check(&Reply::Ready { version })?;
         check(&Reply::Created { pid: number })?;
         check(&Reply::Failed { step, errno })?;

@@ -17,7 +17,7 @@ use rustix::net::{
     recvmsg, sendmsg, socket_with, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply};
+use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Rights};
 use sandbox_agent::protocol::{Blob, MAX_PACKET, VERSION, Wire as _};
 
 pub(crate) const STORAGE_BASE: u32 = 0x6f00_0000;
@@ -105,7 +105,9 @@ impl Zygote {
         let staging = self.path("staging");
         let configure = Configure {
             version,
-            storage_base: STORAGE_BASE,
+            rights: Rights::Root {
+                storage_base: STORAGE_BASE,
+            },
             staging: blob(&staging),
         };
         self.send(&configure.encode(), &[]);
@@ -126,6 +128,7 @@ impl Zygote {
             name: format!("test-{n}"),
             uid_base: STORAGE_BASE + COUNT * n,
             uid_count: COUNT,
+            first_uid: 0,
             overlays: vec![
                 overlay("/", &self.path("template"), 0),
                 overlay("/usr", Path::new("/usr"), 1),

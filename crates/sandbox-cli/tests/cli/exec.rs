@@ -172,20 +172,24 @@ fn empty_and_enormous_arguments_are_refused_or_taken_as_they_are() {
 }
 
 #[test]
-fn ordinary_users_are_told_what_is_missing() {
+fn ordinary_users_get_sandboxes_too_and_are_told_what_these_lack() {
     // The build's own directory may be closed to others.
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = directory.path().join("sandbox");
+    let (copy, home) = (
+        directory.path().join("sandbox"),
+        directory.path().join("home"),
+    );
     fs::copy(env!("CARGO_BIN_EXE_sandbox"), &copy).unwrap();
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
     let run = |args: &[&str]| {
         let output = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(&copy)
-            .args([
-                "--state-dir",
-                directory.path().join("state").to_str().unwrap(),
-            ])
+            .env("HOME", &home)
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("SANDBOX_STATE_DIR")
             .args(args)
             .output()
             .unwrap();
@@ -193,10 +197,29 @@ fn ordinary_users_are_told_what_is_missing() {
         let text = String::from_utf8(text).unwrap();
         (output.status.code().unwrap(), text)
     };
-    let (code, text) = run(&["run", "-c", ""]);
-    assert!(code == 125 && text.contains("sudo"), "{code}: {text}");
+    let (code, text) = run(&["run", "-c", "import os; print(os.getuid(), os.getcwd())"]);
+    assert_eq!((code, text.as_str()), (0, "1000 /home/user\n"));
+    assert!(home.join(".local/state/sandbox").is_dir());
+    let (code, id) = run(&["create"]);
+    assert_eq!(code, 0, "{id}");
+    let (code, text) = run(&["exec", "--user", "root", id.trim(), "id"]);
+    assert!(
+        code == 125 && text.contains("ordinary user"),
+        "{code}: {text}"
+    );
+    assert_eq!(run(&["kill", id.trim()]).0, 0);
+    let (code, text) = run(&["run", "--memory", "1g", "-c", ""]);
+    assert!(
+        code == 125 && text.contains("limit on memory"),
+        "{code}: {text}"
+    );
     let (code, text) = run(&["doctor"]);
-    assert!(code == 1 && text.contains("✗ root"), "{code}: {text}");
+    assert!(code == 0 && text.contains("! root"), "{code}: {text}");
+    let (code, text) = run(&["--state-dir", "/proc/none", "run", "-c", ""]);
+    assert!(
+        code == 125 && text.contains("SANDBOX_STATE_DIR"),
+        "{code}: {text}"
+    );
 }
 
 #[test]

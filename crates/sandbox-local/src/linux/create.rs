@@ -278,10 +278,12 @@ fn make_in(
     let (lifeline_read, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| storage_error(error.into(), "no pipe could be made"))?;
     let (group, oom_counter) = (prepared.group.as_ref(), prepared.oom_counter.as_ref());
+    let (uid_base, uid_count, first_uid) = ids(record.range);
     let create = Create {
         name: id.to_string(),
-        uid_base: ranges::base(record.range),
-        uid_count: ranges::COUNT,
+        uid_base,
+        uid_count,
+        first_uid,
         overlays: prepared.overlays,
         tmpfs_size: TMPFS_SIZE,
         env,
@@ -326,7 +328,8 @@ fn put_on_record(
         limits
     };
     let groups = Groups::of(&site.host, id.as_str(), &limited);
-    let range = ranges::take(&locked.path)?;
+    let range = site.host.is_root.then(|| ranges::take(&locked.path));
+    let range = range.transpose()?;
     let record = Record {
         id: id.clone(),
         name: request.name,
@@ -342,7 +345,7 @@ fn put_on_record(
         pooled: request.pooled,
     };
     let written = site.records.write(locked, &record);
-    if written.is_err() {
+    if let (Err(_), Some(range)) = (&written, range) {
         ranges::give_back(range, &locked.path);
     }
     written.map(|()| record)
@@ -392,14 +395,14 @@ fn prepare(
     template: &Template,
     record: &Record,
 ) -> io::Result<Prepared> {
-    let uid_base = ranges::base(record.range);
-    let overlays = make_store(locked, template)?;
+    let owner = record.range.map(ranges::base);
+    let overlays = make_store(locked, template, owner.map(|_| ranges::STORAGE_BASE))?;
     record.groups.make(&site.host, &record.limits)?;
     let mut group = None;
     if let Some(path) = &record.groups.v2 {
         // PID 1 makes a group for each command, and moves nothing in or out of this one.
         for name in ["", "cgroup.procs"] {
-            chown(path.join(name), Some(uid_base), Some(uid_base))?;
+            chown(path.join(name), owner, owner)?;
         }
         group = Some(fs::File::open(path)?.into());
     }
@@ -418,14 +421,29 @@ fn prepare(
     })
 }
 
-/// Makes the directories of changed files, owned by the storage range so that no id on disk is a host user's.
-fn make_store(locked: &Locked, template: &Template) -> io::Result<Vec<Overlay>> {
+/// First uid as the zygote has it, number of uids, and what the first is inside.
+///
+/// An ordinary user's zygote has one user, who is `user` inside: there is no root.
+fn ids(range: Option<u32>) -> (u32, u32, u32) {
+    match range {
+        Some(number) => (ranges::base(number), ranges::COUNT, 0),
+        None => (0, 1, template::USER),
+    }
+}
+
+/// Makes the directories of changed files, owned by the storage range so that no id on disk is a host user's; without
+/// an `owner` they are this program's.
+fn make_store(
+    locked: &Locked,
+    template: &Template,
+    owner: Option<u32>,
+) -> io::Result<Vec<Overlay>> {
     let store = locked.path.join(STORE);
     let make = |name: &str, mode: u32| {
         let path = store.join(name);
         fs::create_dir(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        chown(path, Some(ranges::STORAGE_BASE), Some(ranges::STORAGE_BASE))
+        chown(path, owner, owner)
     };
     make("", 0o700)?;
     let bytes = |path: &std::path::Path| Blob(path.as_os_str().as_bytes().to_vec());

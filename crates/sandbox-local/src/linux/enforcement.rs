@@ -63,11 +63,7 @@ const WALLS: &[(&str, &str, u32)] = &[
 /// What would hold of a sandbox with these limits.
 pub(crate) fn report(host: &Host, limits: &Limits, weakened: u32) -> EnforcementReport {
     let failure = require_walls(host, weakened).err();
-    let mut walls = vec![wall(
-        "user_ids",
-        failure.is_none(),
-        "user namespace with a range of ids of its own",
-    )];
+    let mut walls = vec![user_ids(host, failure.is_none())];
     for (name, detail, bit) in WALLS {
         walls.push(wall(name, failure.is_none() && weakened & bit == 0, detail));
     }
@@ -78,6 +74,21 @@ pub(crate) fn report(host: &Host, limits: &Limits, weakened: u32) -> Enforcement
     }
     walls.extend(limit_walls(host, limits));
     EnforcementReport::new(walls)
+}
+
+fn user_ids(host: &Host, holds: bool) -> Wall {
+    if host.is_root || !holds {
+        let detail = "user namespace with a range of ids of its own";
+        return wall("user_ids", holds, detail);
+    }
+    let groups = match host.other_groups {
+        0 => String::new(),
+        count => format!(", with {count} other groups of theirs"),
+    };
+    let detail = format!(
+        "user namespace with one user, who for the host is the user that made the sandbox{groups}"
+    );
+    Wall::new("user_ids", Enforcement::Partial, detail)
 }
 
 fn wall(name: &'static str, holds: bool, detail: &str) -> Wall {
@@ -107,7 +118,11 @@ fn limit_walls(host: &Host, limits: &Limits) -> Vec<Wall> {
                 (Enforcement::Enforced, format!("{value}, by {carrier}"))
             }
             (Some(value), None) => {
-                let fix = "mount the controller, or delegate it where this runs in a container";
+                let fix = if host.is_root {
+                    "mount the controller, or delegate it where this runs in a container"
+                } else {
+                    "run as root, or in a cgroup that is delegated to this user"
+                };
                 (
                     Enforcement::NotEnforced,
                     format!("{value}, but no cgroup controller carries it: {fix}"),
@@ -123,7 +138,7 @@ fn limit_walls(host: &Host, limits: &Limits) -> Vec<Wall> {
             "a cgroup for each command",
         ),
         None => {
-            let detail = "no cgroup version 2 is mounted: what leaves its process group outlives a killed command, \
+            let detail = "no cgroup version 2 can be used: what leaves its process group outlives a killed command, \
                           though not the sandbox";
             Wall::new("kill_tree", Enforcement::Partial, detail)
         }
@@ -189,7 +204,7 @@ mod tests {
             Enforcement::Enforced
         );
         let without: [fn(&mut Host); 5] = [
-            |host| host.is_root = false,
+            |host| (host.is_root, host.forbids_namespaces) = (false, Some("x.y=1")),
             |host| host.capabilities = 0,
             |host| host.kernel = (5, 10),
             |host| host.user_namespaces = Some(0),

@@ -27,6 +27,10 @@ pub(crate) struct Host {
     pub(crate) kernel: (u32, u32),
     /// How many user namespaces may exist; `None` if the kernel has none.
     pub(crate) user_namespaces: Option<u64>,
+    /// The sysctl that forbids ordinary users to make any.
+    pub(crate) forbids_namespaces: Option<&'static str>,
+    /// How many groups this process has beside its own.
+    pub(crate) other_groups: usize,
     pub(crate) overlay: bool,
     pub(crate) seccomp: bool,
     pub(crate) v1_memory: Option<Hierarchy>,
@@ -63,6 +67,8 @@ impl Host {
                 .trim()
                 .parse()
                 .ok(),
+            forbids_namespaces: forbids_namespaces(&text),
+            other_groups: other_groups(),
             overlay: text("/proc/filesystems")
                 .lines()
                 .any(|line| line.trim_end().ends_with("\toverlay")),
@@ -108,6 +114,27 @@ impl Host {
     }
 }
 
+/// The sysctl by which a distribution forbids user namespaces to ordinary users, if it does.
+fn forbids_namespaces(text: &impl Fn(&str) -> String) -> Option<&'static str> {
+    let is = |path: &str, value: &str| text(path).trim() == value;
+    if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        return Some("kernel.unprivileged_userns_clone=1");
+    }
+    // Programs with a profile of their own may be allowed to.
+    let restricted = is(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    );
+    (restricted && is("/proc/self/attr/current", "unconfined"))
+        .then_some("kernel.apparmor_restrict_unprivileged_userns=0")
+}
+
+fn other_groups() -> usize {
+    let own = rustix::process::getegid();
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    groups.iter().filter(|group| **group != own).count()
+}
+
 /// Whether groups can be made below `path`: a container often sees its hierarchies read-only.
 fn is_writable(path: &Path) -> bool {
     rustix::fs::access(path, Access::WRITE_OK).is_ok()
@@ -151,7 +178,9 @@ fn find_v2(own: &Path, top: &Path) -> Option<Hierarchy> {
 fn can_have_groups(group: &Path) -> bool {
     let kind = fs::read_to_string(group.join("cgroup.type"));
     // The top of the whole hierarchy has no type.
-    is_writable(group) && kind.map_or(true, |kind| kind.trim() == "domain")
+    // Processes can be started in a group of ours only by who may move them about in the one above all.
+    let may_move = is_writable(&group.join("cgroup.procs"));
+    is_writable(group) && may_move && kind.map_or(true, |kind| kind.trim() == "domain")
 }
 
 /// Whether a group of version 2 has a limit of the kinds that we set.

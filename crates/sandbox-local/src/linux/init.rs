@@ -22,7 +22,7 @@ pub(crate) fn write(record: &Path, pid: u32) -> io::Result<()> {
 /// was written.
 ///
 /// Only a process with the ids of the record's `range` is taken for it.
-pub(crate) fn open(record: &Path, range: u32) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn open(record: &Path, range: Option<u32>) -> io::Result<Option<OwnedFd>> {
     let text = match fs::read_to_string(record.join(FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -42,7 +42,7 @@ pub(crate) fn open(record: &Path, range: u32) -> io::Result<Option<OwnedFd>> {
         Err(errno) => return Err(errno.into()),
     };
     let number = pid.as_raw_nonzero().get().cast_unsigned();
-    let ids = ranges::base(range)..ranges::base(range) + ranges::COUNT;
+    let ids = ranges::uids(range);
     let fits =
         started(number)? == Some(since) && uid(number)?.is_some_and(|uid| ids.contains(&uid));
     Ok(fits.then_some(pidfd))
@@ -90,13 +90,13 @@ mod tests {
     #[test]
     fn another_process_of_that_number_is_not_taken_for_it() {
         let record = tempfile::tempdir().unwrap();
-        assert!(open(record.path(), 1).unwrap().is_none());
+        assert!(open(record.path(), Some(1)).unwrap().is_none());
         // This very process: the right number and start, but no process of a sandbox.
         write(record.path(), std::process::id()).unwrap();
-        assert!(open(record.path(), 1).unwrap().is_none());
+        assert!(open(record.path(), Some(1)).unwrap().is_none());
         for text in ["", "x", "1", "-1 5", "0 0", "4194305 1", "99999999999 1"] {
             fs::write(record.path().join(FILE), text).unwrap();
-            assert!(open(record.path(), 1).unwrap().is_none(), "{text}");
+            assert!(open(record.path(), Some(1)).unwrap().is_none(), "{text}");
         }
     }
 }

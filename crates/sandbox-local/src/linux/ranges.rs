@@ -7,6 +7,7 @@ use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     collections::HashSet,
     fs, io,
+    ops::Range,
     os::unix::fs::{DirBuilderExt, symlink},
     path::Path,
 };
@@ -23,6 +24,17 @@ const DIRECTORY: &str = "/run/sandbox/ranges";
 /// First uid of range `number`.
 pub(crate) fn base(number: u32) -> u32 {
     STORAGE_BASE + number * COUNT
+}
+
+/// The uids of a sandbox's processes: those of its range, or as an ordinary user's the user's own.
+pub(crate) fn uids(range: Option<u32>) -> Range<u32> {
+    match range {
+        Some(number) => base(number)..base(number) + COUNT,
+        None => {
+            let own = rustix::process::getuid().as_raw();
+            own..own + 1
+        }
+    }
 }
 
 /// Takes a free range for the record at `holder`.

@@ -29,7 +29,9 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
     match record {
         Some(record) => {
             record.groups.remove(&locked.name())?;
-            ranges::give_back(record.range, &locked.path);
+            if let Some(range) = record.range {
+                ranges::give_back(range, &locked.path);
+            }
         }
         // Its maker came no further than to take a range.
         None => ranges::give_back_all(&locked.path),

@@ -48,8 +48,8 @@ pub(crate) struct Record {
     pub(crate) metadata: BTreeMap<String, String>,
     /// Milliseconds since 1970.
     pub(crate) created_ms: u64,
-    /// Number of its range of uids.
-    pub(crate) range: u32,
+    /// Number of its range of uids; none if it runs as the user who has made it.
+    pub(crate) range: Option<u32>,
     pub(crate) groups: Groups,
     /// Whether it is nobody's yet, and not to be shown.
     #[serde(default)]

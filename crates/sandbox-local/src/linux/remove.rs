@@ -2,20 +2,24 @@
 //! recursion, and some bytes a level.
 //!
 //! Every step is relative to an open directory and follows no link, so that the walk stays in the tree even if somebody
-//! still changes it. The way back up is `..`, which must then be the directory that the walk came from.
+//! still changes it. The way back up is `..`, which must then be the directory that the walk came from. Directories that
+//! their owner, who is no other than us, may not change are opened up first.
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, fstat, openat2, seek,
-        unlinkat,
+        AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, chmod, fchmod, fstat,
+        openat2, seek, unlinkat,
     },
     io::Errno,
 };
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
 };
 
@@ -30,13 +34,14 @@ const BUFFER: usize = 4096;
 
 /// Removes what is at `path`, be it a directory with all that is in it. It is no error if there is nothing.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let top = CString::new(path.as_os_str().as_bytes())?;
     for _ in 0..PASSES {
         match remove(CWD, path, FileType::Unknown) {
             Err(Errno::NOTEMPTY) => {}
             Err(Errno::NOENT) => return Ok(()),
             removed => return Ok(removed?),
         }
-        match open(CWD, path, ResolveFlags::empty()) {
+        match open(CWD, &top, ResolveFlags::empty()) {
             Ok(directory) => match empty(directory) {
                 // What a directory says that somebody else removes while the walk is in it, by the file system.
                 Err(error)
@@ -68,7 +73,7 @@ impl Level {
     fn new(directory: BorrowedFd<'_>, name: CString) -> io::Result<Self> {
         Ok(Self {
             name,
-            id: identity(directory)?,
+            id: open_up(directory)?,
             position: 0,
             passes: 0,
         })
@@ -82,7 +87,7 @@ fn empty(root: OwnedFd) -> io::Result<()> {
     while let Some(level) = levels.last_mut() {
         if let Some((name, after)) = clear(directory.as_fd(), level.position)? {
             level.position = after;
-            match open(directory.as_fd(), &*name, BELOW) {
+            match open(directory.as_fd(), &name, BELOW) {
                 Ok(below) => {
                     levels.push(Level::new(below.as_fd(), name)?);
                     directory = below;
@@ -159,13 +164,32 @@ fn remove<P: rustix::path::Arg + Copy>(
     }
 }
 
-fn open<P: rustix::path::Arg>(
+fn open(
     directory: BorrowedFd<'_>,
-    name: P,
+    name: &CStr,
     resolve: ResolveFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat2(directory, name, flags, Mode::empty(), resolve)
+    let open = |flags| openat2(directory, name, flags, Mode::empty(), resolve);
+    match open(flags) {
+        Err(Errno::ACCESS) => {
+            let place =
+                open(OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
+            // A descriptor that is only a place has no other way to its permissions.
+            chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), Mode::RWXU)?;
+            open(flags)
+        }
+        opened => opened,
+    }
+}
+
+/// Sees to it that entries of a directory can be removed; returns its identity.
+fn open_up(directory: BorrowedFd<'_>) -> rustix::io::Result<(u64, u64)> {
+    let status = fstat(directory)?;
+    if !Mode::from_raw_mode(status.st_mode).contains(Mode::RWXU) {
+        fchmod(directory, Mode::RWXU)?;
+    }
+    Ok((status.st_dev, status.st_ino))
 }
 
 fn identity(directory: BorrowedFd<'_>) -> rustix::io::Result<(u64, u64)> {
@@ -186,7 +210,8 @@ mod tests {
 
     /// Makes directories in each other, more than a path can name.
     fn nest(top: &Path, levels: usize) {
-        let mut directory = open(CWD, top, ResolveFlags::empty()).unwrap();
+        let top = CString::new(top.as_os_str().as_bytes()).unwrap();
+        let mut directory = open(CWD, &top, ResolveFlags::empty()).unwrap();
         for _ in 0..levels {
             mkdirat(&directory, c"d", Mode::RWXU).unwrap();
             directory = open(directory.as_fd(), c"d", BELOW).unwrap();

@@ -77,13 +77,28 @@ pub(crate) fn capabilities(host: &Host) -> Capabilities {
     capabilities.range_read = true;
     capabilities.symlinks = true;
     capabilities.templates = true;
-    capabilities.users = true;
+    capabilities.users = host.is_root;
     capabilities.detached = true;
     capabilities.max_lifetime = Some(super::create::MAX_LIFETIME);
     capabilities
 }
 
+/// Refuses another user than `user` where there is no other.
+fn check_user(host: &Host, user: Option<&str>) -> Result<()> {
+    const ONLY: [&str; 4] = ["user", "1000", "user:user", "1000:1000"];
+    if host.is_root || user.is_none_or(|user| ONLY.contains(&user)) {
+        return Ok(());
+    }
+    let what = "another user than `user` in a sandbox of an ordinary user";
+    Err(Error::unsupported(what).with_provider(NAME))
+}
+
 impl Link {
+    /// Refuses another user than `user` where there is no other.
+    pub(crate) fn check_user(&self, user: Option<&str>) -> Result<()> {
+        check_user(&self.shared.site.host, user)
+    }
+
     /// A new connection. While too many wait to be accepted it is tried again, for some seconds.
     pub(crate) async fn connect(&self) -> Result<OwnedFd> {
         let deadline = Instant::now() + CONNECT_WITHIN;
@@ -243,6 +258,7 @@ impl LocalSandbox {
 
     async fn start(&self, command: Command, size: Option<PtySize>) -> Result<Process> {
         let spawn = process::to_wire(&command, size, &self.link.record()?.shell)?;
+        self.link.check_user(spawn.user.as_deref())?;
         process::spawn(&self.link, spawn)
             .await
             .map_err(|error| error.with_operation("spawn"))

@@ -7,6 +7,7 @@ use super::{
     template,
     zygote::Zygote,
 };
+use sandbox_agent::protocol::zygote::Rights;
 use sandbox_core::Result;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +48,13 @@ impl Site {
             )
             .with_context("directory", state.display())
         })?;
-        let zygote = Zygote::new(ranges::STORAGE_BASE, &state.join("staging"));
+        let rights = if host.is_root {
+            let storage_base = ranges::STORAGE_BASE;
+            Rights::Root { storage_base }
+        } else {
+            Rights::User {}
+        };
+        let zygote = Zygote::new(rights, &state.join("staging"));
         Ok(Self {
             state,
             host,

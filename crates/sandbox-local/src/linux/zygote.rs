@@ -6,7 +6,7 @@ use super::socket;
 use crate::sys;
 use sandbox_agent::protocol::{
     Blob, MAX_PACKET, VERSION,
-    zygote::{Configure, Create, Reply},
+    zygote::{Configure, Create, Reply, Rights},
 };
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
@@ -48,12 +48,12 @@ pub(crate) struct Created {
 
 impl Zygote {
     /// Prepares a zygote that assembles roots on the empty directory `staging`.
-    pub(crate) fn new(storage_base: u32, staging: &Path) -> Self {
+    pub(crate) fn new(rights: Rights, staging: &Path) -> Self {
         let staging = Blob(staging.as_os_str().as_bytes().to_vec());
         Self {
             configure: Configure {
                 version: VERSION,
-                storage_base,
+                rights,
                 staging,
             },
             running: Mutex::new(None),
@@ -161,18 +161,35 @@ fn vanished() -> Error {
 }
 
 fn failed(step: &str, errno: i32) -> Error {
-    let error = Error::new(
-        ErrorKind::Unavailable,
-        format!(
+    let message = match forbidden(step) {
+        Some(cause) => format!("the sandbox could not be made: {step} failed: {cause}"),
+        None => format!(
             "the sandbox could not be made: {step} failed, `sandbox doctor` names the cause and the fix"
         ),
-    );
+    };
+    let error = Error::new(ErrorKind::Unavailable, message);
     if errno == 0 {
         error
     } else {
         error
             .with_source(io::Error::from_raw_os_error(errno))
             .with_context("errno", io::Error::from_raw_os_error(errno))
+    }
+}
+
+/// What it means if an ordinary user cannot do this.
+fn forbidden(step: &str) -> Option<&'static str> {
+    match step {
+        "make a user namespace" => Some(
+            "ordinary users may make none here; run as root, or allow them (sysctl user.max_user_namespaces, \
+             kernel.apparmor_restrict_unprivileged_userns; docker: --security-opt seccomp=unconfined \
+             --security-opt apparmor=unconfined)",
+        ),
+        "mount /proc" => Some(
+            "an outer container hides parts of its /proc; run as root, or show it all (docker: --security-opt \
+             systempaths=unconfined)",
+        ),
+        _ => None,
     }
 }
 
@@ -186,6 +203,7 @@ mod tests {
             name: "s".into(),
             uid_base: 0,
             uid_count: 0,
+            first_uid: 0,
             overlays: Vec::new(),
             tmpfs_size: 0,
             env: vec![("A".into(), Blob(vec![b'x'; env]))],
@@ -201,7 +219,8 @@ mod tests {
     #[test]
     fn a_request_that_cannot_be_sent_costs_no_zygote() {
         let staging = tempfile::tempdir().unwrap();
-        let zygote = Zygote::new(super::super::ranges::STORAGE_BASE, staging.path());
+        let storage_base = super::super::ranges::STORAGE_BASE;
+        let zygote = Zygote::new(Rights::Root { storage_base }, staging.path());
         let pid = || {
             let running = zygote.running.lock().unwrap();
             running.as_ref().map(|running| running.child.id())

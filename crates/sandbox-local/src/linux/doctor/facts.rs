@@ -16,6 +16,7 @@ const NEEDED: [(u32, &str); 5] = [
 pub(crate) fn preflight(host: &Host) -> Vec<Check> {
     vec![
         root(host),
+        groups(host),
         capabilities(host),
         kernel(host),
         user_namespaces(host),
@@ -42,18 +43,37 @@ fn one_of(
 }
 
 fn root(host: &Host) -> Check {
-    let fix = "run as root, for example by sudo; ordinary users are not supported yet";
+    let fix = "run as root, for example by sudo, for sandboxes that have a root and several users";
+    let found = "runs as an ordinary user: sandboxes have one user, no root, and what the machine has of programs \
+                 cannot be changed in them";
     one_of(
         "root",
         (host.is_root, "runs as root"),
-        (Verdict::Fail, "does not run as root", fix),
+        (Verdict::Warn, found, fix),
+    )
+}
+
+/// Whether processes of sandboxes keep rights on the host that they do not need.
+fn groups(host: &Host) -> Check {
+    let found = format!(
+        "sandboxes keep this user's {} other groups, which ordinary users cannot give up",
+        host.other_groups
+    );
+    let fix = "start the program without them, or run as root";
+    one_of(
+        "groups",
+        (
+            host.is_root || host.other_groups == 0,
+            "sandboxes have none of the host's",
+        ),
+        (Verdict::Warn, found, fix),
     )
 }
 
 fn capabilities(host: &Host) -> Check {
     let missing = NEEDED
         .iter()
-        .filter(|(bit, _)| host.capabilities >> bit & 1 == 0);
+        .filter(|(bit, _)| host.is_root && host.capabilities >> bit & 1 == 0);
     let missing: Vec<_> = missing.map(|(_, name)| *name).collect();
     let lacks = format!("lacks {}", missing.join(", "));
     let fix = "start the outer container with these capabilities (docker: --privileged, or --cap-add for each)";
@@ -77,6 +97,14 @@ fn kernel(host: &Host) -> Check {
 }
 
 fn user_namespaces(host: &Host) -> Check {
+    if let Some(sysctl) = host.forbids_namespaces.filter(|_| !host.is_root) {
+        return Check {
+            name: "user namespaces",
+            verdict: Verdict::Fail,
+            detail: "this machine forbids them to ordinary users".to_owned(),
+            fix: Some(format!("run as root, or allow them: sysctl -w {sysctl}").into()),
+        };
+    }
     let most = host.user_namespaces;
     let detail = most.map_or("the kernel has no user namespaces".into(), |most| {
         format!("at most {most} may exist")
@@ -116,8 +144,13 @@ fn limits(host: &Host) -> Check {
     let missing = carried.iter().filter(|(_, carried)| !carried);
     let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
     let lacks = format!("cannot be limited: {}", missing.join(", "));
-    let fix = "mount the missing cgroup controllers; in a container, move its processes into a group below its top \
-               one, so that this can hand controllers down";
+    let fix = if host.is_root {
+        "mount the missing cgroup controllers; in a container, move its processes into a group below its top one, so \
+         that this can hand controllers down"
+    } else {
+        "run as root, or in a cgroup of version 2 that is delegated to this user (systemd-run --user --scope \
+         -p Delegate=yes)"
+    };
     one_of(
         "limits",
         (
@@ -129,11 +162,21 @@ fn limits(host: &Host) -> Check {
 }
 
 fn cgroup_v2(host: &Host) -> Check {
-    let fix = "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified";
+    let (found, fix) = if host.is_root {
+        (
+            "not mounted",
+            "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified",
+        )
+    } else {
+        (
+            "no group of it is this user's: no pause, and what leaves its process group outlives a killed command",
+            "run as root, or in a cgroup that is delegated to this user (systemd-run --user --scope -p Delegate=yes)",
+        )
+    };
     one_of(
         "cgroup version 2",
         (host.v2.is_some(), "mounted, each command has a group"),
-        (Verdict::Warn, "not mounted", fix),
+        (Verdict::Warn, found, fix),
     )
 }
 

@@ -84,6 +84,7 @@ impl Workers {
 
     /// A worker, sent `request` already.
     pub(super) async fn send(&self, request: &FileRequest) -> Result<Worker> {
+        self.link.check_user(request.user())?;
         let turn = Arc::clone(&self.turns).acquire_owned();
         let Ok(Ok(turn)) = tokio::time::timeout(TURN_WITHIN, turn).await else {
             let message =
@@ -127,6 +128,7 @@ impl Workers {
 
     /// A worker for a watch, sent `request` already. It is not used again.
     pub(super) async fn send_to_new(&self, request: &FileRequest) -> Result<Worker> {
+        self.link.check_user(request.user())?;
         let turn = Arc::clone(&self.watches).try_acquire_owned().map_err(|_| {
             let message = format!("{WATCHES} directories are watched already, drop one");
             Error::new(ErrorKind::QuotaExceeded, message)

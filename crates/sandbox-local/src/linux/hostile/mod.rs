@@ -56,7 +56,7 @@ impl Planted {
             limits: Limits::new(),
             metadata: BTreeMap::new(),
             created_ms: 0,
-            range: 1,
+            range: Some(1),
             groups: Groups::default(),
             pooled: false,
         };

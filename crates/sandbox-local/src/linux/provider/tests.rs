@@ -28,7 +28,7 @@ async fn refusal(provider: &LocalProvider, options: CreateOptions) -> Error {
 #[tokio::test]
 async fn a_machine_that_lacks_a_wall_makes_nothing_and_says_what_the_doctor_says() {
     let without: [fn(&mut Host); 5] = [
-        |host| host.is_root = false,
+        |host| (host.is_root, host.forbids_namespaces) = (false, Some("x.y=1")),
         |host| host.capabilities = 0,
         |host| host.kernel = (5, 10),
         |host| host.user_namespaces = Some(0),
@@ -140,7 +140,7 @@ async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
         limits: Limits::new(),
         metadata: BTreeMap::new(),
         created_ms: 0,
-        range: 1,
+        range: Some(1),
         groups: Groups::default(),
         pooled: false,
     };

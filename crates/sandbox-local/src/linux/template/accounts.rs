@@ -1,14 +1,10 @@
 //! The accounts of a sandbox: the machine's system users by name, `root`, and `user`.
 
-use super::host::make_directory;
-use std::{
-    fs, io,
-    os::unix::fs::{PermissionsExt, chown},
-    path::Path,
-};
+use super::{can_give_files, host::make_directory};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
 
 /// Number of the default user and its group.
-const USER: u32 = 1000;
+pub(crate) const USER: u32 = 1000;
 /// Group of `/etc/shadow` where the host has no group of that name.
 const SHADOW: u32 = 42;
 
@@ -52,7 +48,7 @@ pub(super) fn write(root: &Path) -> io::Result<()> {
     ] {
         let lines: Vec<String> = names.iter().map(|name| format!("{name}{rest}")).collect();
         write_lines(&etc.join(file), &lines, 0o640)?;
-        chown(etc.join(file), Some(0), Some(shadow_gid.unwrap_or(SHADOW)))?;
+        give(&etc.join(file), 0, shadow_gid.unwrap_or(SHADOW))?;
     }
     write_lines(&etc.join("subuid"), &[], 0o644)?;
     write_lines(&etc.join("subgid"), &[], 0o644)?;
@@ -92,10 +88,18 @@ fn make_home(root: &Path) -> io::Result<()> {
         if entry.metadata()?.is_file() {
             let target = home.join(entry.file_name());
             fs::copy(entry.path(), &target)?;
-            chown(target, Some(USER), Some(USER))?;
+            give(&target, USER, USER)?;
         }
     }
-    chown(home, Some(USER), Some(USER))
+    give(&home, USER, USER)
+}
+
+/// Gives a file to a user and group of the sandbox, if there are others than this program's.
+fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
+    if can_give_files() {
+        std::os::unix::fs::chown(path, Some(user), Some(group))?;
+    }
+    Ok(())
 }
 
 fn write_lines(path: &Path, lines: &[String], mode: u32) -> io::Result<()> {

@@ -27,6 +27,14 @@ pub(super) fn copy(path: &Path, root: &Path, never: &[&str], share: bool) -> io:
     copy_below(path, root, never, share)
 }
 
+/// `None` for what everybody may read but us.
+fn readable<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 fn copy_below(path: &Path, root: &Path, never: &[&str], share: bool) -> io::Result<()> {
     if never.iter().any(|never| Path::new(never) == path) {
         return Ok(());
@@ -48,14 +56,16 @@ fn copy_below(path: &Path, root: &Path, never: &[&str], share: bool) -> io::Resu
     }
     if metadata.is_dir() {
         make_directory(&target, metadata.permissions().mode() & 0o777)?;
-        for entry in fs::read_dir(path)? {
+        for entry in readable(fs::read_dir(path))?.into_iter().flatten() {
             copy_below(&entry?.path(), root, never, share)?;
         }
     } else if metadata.is_file() && metadata.len() <= LARGEST {
         if share && fs::hard_link(path, &target).is_ok() {
             return Ok(());
         }
-        let contents = fs::read(path)?;
+        let Some(contents) = readable(fs::read(path))? else {
+            return Ok(());
+        };
         if !secrets::holds_password(&contents) {
             fs::write(&target, contents)?;
             // Without the bits that would run it as somebody else.

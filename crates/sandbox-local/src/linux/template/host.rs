@@ -4,7 +4,7 @@
 //! (`/etc`, `/home`, `/var`) is made here, with what programs need and nothing that tells of this machine's users.
 
 use super::{
-    Layer, Template, Tree, accounts, copy,
+    Layer, Template, Tree, accounts, can_give_files, copy,
     outdated::{self, InUse},
     secrets,
 };
@@ -248,11 +248,17 @@ fn make_usr(layer: &Path) -> io::Result<()> {
     ] {
         make_directory(&layer.join("local").join(name), 0o755)?;
     }
-    // As sandboxes get it: without what is mounted on directories below, and with what these hold.
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let usr = open_tree(CWD, "/usr", flags)?;
-    let shown = PathBuf::from(format!("/proc/self/fd/{}", usr.as_raw_fd()));
-    secrets::hide_unreadable(&shown, layer, HIDDEN_IN_USR)?;
+    if can_give_files() {
+        // As sandboxes get it: without what is mounted on directories below, and with what these hold.
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let usr = open_tree(CWD, "/usr", flags)?;
+        let shown = PathBuf::from(format!("/proc/self/fd/{}", usr.as_raw_fd()));
+        secrets::hide_unreadable(&shown, layer, HIDDEN_IN_USR)?;
+    } else {
+        // The kernel shows an ordinary user no directory without what is mounted on those below, nor lets it make an
+        // overlay of one that has such.
+        secrets::hide_unreadable(Path::new("/usr"), layer, HIDDEN_IN_USR)?;
+    }
     let sudo = layer.join("local/bin/sudo");
     fs::write(&sudo, zygote::AGENT)?;
     fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755))?;

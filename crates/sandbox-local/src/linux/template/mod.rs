@@ -8,6 +8,7 @@ mod host;
 mod outdated;
 mod secrets;
 
+pub(crate) use accounts::USER;
 pub(crate) use outdated::InUse;
 use sandbox_core::{Error, ErrorKind, Result, TemplateId, TemplateInfo};
 use std::{
@@ -54,6 +55,11 @@ impl Layer {
             stored: false,
         }
     }
+}
+
+/// Whether files can be given to anybody. Else they all are this program's user's, who inside is the only one there is.
+fn can_give_files() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// Name of the default template.

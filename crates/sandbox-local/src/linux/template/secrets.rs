@@ -3,7 +3,7 @@
 //! A sandbox's root sees the host's files as its own, so the host's permissions do not protect them inside: what only some
 //! users of the host may read must not be in any layer.
 
-use super::host::make_directory;
+use super::{can_give_files, host::make_directory};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use std::{
     fs::{self, Metadata},
@@ -51,9 +51,15 @@ pub(super) fn holds_password(contents: &[u8]) -> bool {
 
 /// Makes `directory`, of an overlay layer, hide what the layers below have at its place.
 pub(super) fn hide_contents(directory: &Path) -> io::Result<()> {
+    // As the overlay that the layer is for looks for it.
+    let name = if can_give_files() {
+        "trusted.overlay.opaque"
+    } else {
+        "user.overlay.opaque"
+    };
     Ok(rustix::fs::setxattr(
         directory,
-        "trusted.overlay.opaque",
+        name,
         b"y",
         XattrFlags::empty(),
     )?)
@@ -62,7 +68,17 @@ pub(super) fn hide_contents(directory: &Path) -> io::Result<()> {
 /// Puts a whiteout into `layer` for all below `tree` that some users of the host may not read, but for the entries of
 /// `tree` named in `skip`. What goes away meanwhile needs none.
 pub(super) fn hide_unreadable(tree: &Path, layer: &Path, skip: &[&str]) -> io::Result<()> {
-    let Some(entries) = unless_gone(fs::read_dir(tree))? else {
+    let entries = match fs::read_dir(tree) {
+        // Everybody may read it but us.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            if let (Some(above_tree), Some(above_layer)) = (tree.parent(), layer.parent()) {
+                make_parents(above_tree, above_layer)?;
+            }
+            return hide(layer);
+        }
+        entries => unless_gone(entries)?,
+    };
+    let Some(entries) = entries else {
         return Ok(());
     };
     for entry in entries {
