@@ -5,7 +5,8 @@ use crate::{
     harness::{Harness, Source},
 };
 use sandbox_core::{
-    Capabilities, CreateOptions, Error, ErrorKind, Sandbox, SandboxId, SandboxPath, SandboxProvider,
+    Capabilities, CreateOptions, Enforcement, Error, ErrorKind, Sandbox, SandboxId, SandboxPath,
+    SandboxProvider,
 };
 use std::{
     sync::{
@@ -63,6 +64,18 @@ impl Case {
     /// A fresh sandbox.
     pub(crate) async fn sandbox(&self) -> Result<Arc<dyn Sandbox>> {
         Ok(self.create(self.options()).await?)
+    }
+
+    /// A sandbox in which the end of a command is that of all it has started, unless the report says otherwise: then the
+    /// case is ignored.
+    pub(crate) async fn sandbox_with_whole_kills(&self) -> Result<Arc<dyn Sandbox>> {
+        let report = self.provider.enforcement(&self.options());
+        match report.wall("kill_tree") {
+            Some(wall) if wall.enforcement != Enforcement::Enforced => {
+                Err(Stop::Ignored(format!("`{}`: {}", wall.name, wall.detail)))
+            }
+            _ => self.sandbox().await,
+        }
     }
 
     /// A sandbox with options that a provider may lack: then the case is ignored.

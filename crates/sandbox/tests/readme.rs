@@ -39,8 +39,9 @@ const GAINS: [(&str, &str); 18] = [
 ];
 
 /// Capabilities that depend on the machine, and on what of it.
-const CONDITIONS: [(&str, &str); 2] = [
-    ("pause", "where cgroup version 2 is mounted"),
+const CONDITIONS: [(&str, &str); 3] = [
+    ("users", "for root"),
+    ("pause", "where a cgroup of version 2 can be made"),
     (
         "metrics",
         "yes; bytes read and written where cgroup version 2 counts them",

@@ -49,7 +49,7 @@ async fn kill_ends_a_command(case: &Case) -> Result {
 }
 
 async fn kill_reaches_double_forked_children(case: &Case) -> Result {
-    let sandbox = case.sandbox().await?;
+    let sandbox = case.sandbox_with_whole_kills().await?;
     let script = format!("{DOUBLE_FORK} sleep 1000");
     let mut command = start(&*sandbox, Command::shell(script)).await?;
     command.until("ready\n").await?;

@@ -73,7 +73,7 @@ async fn ends_a_program_that_does_not_listen(case: &Case) -> Result {
 }
 
 async fn reaches_double_forked_children(case: &Case) -> Result {
-    let sandbox = case.sandbox().await?;
+    let sandbox = case.sandbox_with_whole_kills().await?;
     let script = format!("{DOUBLE_FORK} sleep 1000");
     let command = Command::shell(script).timeout(TO_START).grace(GRACE);
     let output = sandbox.exec(command).await?;

@@ -306,6 +306,7 @@ mod tests {
             + &mount("unified", "cgroup2", "rw")
             + "33 25 0:29 / /proc/self/gone rw - cgroup cgroup rw,pids\n";
         fs::create_dir(directory.path().join("memory/outer")).unwrap();
+        fs::write(directory.path().join("unified/cgroup.procs"), "").unwrap();
         let mut host = Host::default();
         host.find_cgroups(&mountinfo, "4:memory:/outer\n0::/\n");
         let path = |name| directory.path().join(name);

@@ -1,0 +1,60 @@
+//! Runs a test program again as an ordinary user, whom nobody else is.
+//!
+//! The user gets a home and a way to the program in a mount namespace of its own, since the directory that cargo builds
+//! in may be closed to others. All runs share the home, because the template in it takes a while to make.
+
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+    process::Command,
+};
+
+/// Uid and gid; Debian gives those from 65000 on to nobody.
+const UID: u32 = 65_123;
+
+/// What an ordinary user's programs have in their environment.
+const MARK: &str = "SANDBOX_TEST_AS_ORDINARY_USER";
+
+/// Run by root in a mount namespace of its own, with the home, the directory of built programs, this program's name in
+/// it, the user's number, and the program's arguments.
+const SCRIPT: &str = r#"
+    set -e
+    home=$1 built=$2 program=$3 user=$4
+    shift 4
+    mount --bind "$home" /mnt
+    mount --bind "$built" /media
+    cd /mnt
+    exec setpriv --reuid="$user" --regid="$user" --clear-groups env -i "$MARK=1" HOME=/mnt PATH=/usr/bin:/bin \
+        RUST_BACKTRACE="$RUST_BACKTRACE" "/media/$program" "$@"
+"#;
+
+/// Whether this program runs as that user.
+pub(crate) fn is_ordinary() -> bool {
+    env::var_os(MARK).is_some()
+}
+
+/// This program, to be run as an ordinary user.
+pub(crate) fn this_program() -> Command {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("home");
+    fs::create_dir_all(&home).unwrap();
+    chown(&home, Some(UID), Some(UID)).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+    let program = env::current_exe().unwrap();
+    let (tests, name) = (program.parent().unwrap(), program.file_name().unwrap());
+    let built = tests.parent().unwrap();
+    let name = Path::new(tests.file_name().unwrap()).join(name);
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        SCRIPT,
+        "sh",
+    ]);
+    command.args([home.as_path(), built, &name]);
+    command.arg(UID.to_string()).env("MARK", MARK);
+    command
+}
