@@ -1,5 +1,11 @@
 //! The command line: what can be asked for, and the help that says so. Nothing is done here.
 
+mod look;
+mod pages;
+
+pub(crate) use look::{AttachArgs, InspectArgs, LogsArgs};
+pub(crate) use pages::{CompletionsArgs, ManArgs};
+
 use crate::parse;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -44,14 +50,19 @@ pub(crate) enum Action {
     Create(CreateArgs),
     Exec(ExecArgs),
     Shell(ShellArgs),
+    Attach(AttachArgs),
+    Logs(LogsArgs),
     Cp(CpArgs),
     Ls(LsArgs),
+    Inspect(InspectArgs),
     Stats(StatsArgs),
     Pause(PauseArgs),
     Resume(ResumeArgs),
     Kill(KillArgs),
     Prune(PruneArgs),
     Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Run a program in a new sandbox, which ends with it
@@ -67,6 +78,7 @@ pub(crate) enum Action {
         sandbox run train.py 3 -- --fast              arguments; those with a dash after `--`\n  \
         sandbox run -c 'print(6 * 7)'                 a line of Python\n  \
         curl -s https://example.com/x.js | sandbox run --lang js -\n  \
+        sandbox run --dir project src/main.py         a program among its own files\n  \
         sandbox run build.sh --file .:src --timeout 2m --memory 512M"
 )]
 pub(crate) struct RunArgs {
@@ -85,6 +97,10 @@ pub(crate) struct RunArgs {
     /// Copy a file or directory next to the program, or to DEST (repeatable)
     #[arg(short, long = "file", value_name = "PATH[:DEST]")]
     pub(crate) files: Vec<String>,
+
+    /// Copy what is in this directory, and run the FILE in it
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(crate) dir: Option<PathBuf>,
 
     /// End the program after this long: seconds, or as in 90s, 2m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
@@ -177,7 +193,8 @@ pub(crate) struct CreateArgs {
         sandbox exec build -- make test\n  \
         sandbox exec --user root build -- apt-get install -y ./tool.deb\n  \
         tar c src | sandbox exec 3f -- tar x\n  \
-        sandbox exec 3f -- sh -c 'ls *.csv | wc -l'"
+        sandbox exec 3f -- sh -c 'ls *.csv | wc -l'\n  \
+        sandbox exec --detach build -- ./serve        its number is printed, and it runs on"
 )]
 pub(crate) struct ExecArgs {
     /// Id of the sandbox, the start of it, or its name
@@ -210,6 +227,10 @@ pub(crate) struct ExecArgs {
     /// Give it no terminal
     #[arg(short = 'T', long)]
     pub(crate) no_tty: bool,
+
+    /// Leave it running, print its number, and end; `sandbox logs` and `sandbox attach` take the number
+    #[arg(short, long, conflicts_with_all = ["tty", "no_tty"])]
+    pub(crate) detach: bool,
 }
 
 /// Open a shell in a sandbox

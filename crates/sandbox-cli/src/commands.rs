@@ -1,11 +1,15 @@
 //! The commands, one module each.
 
+pub(crate) mod attach;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod inspect;
 pub(crate) mod kill;
+pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod pages;
 pub(crate) mod pause;
 pub(crate) mod prune;
 pub(crate) mod run;

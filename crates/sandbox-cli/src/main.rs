@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod keys;
 mod language;
 mod output;
 mod parse;
@@ -77,6 +78,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Action::Run(args) => commands::run::run(state_dir, args).await,
         Action::Exec(args) => commands::exec::exec(state_dir, args).await,
         Action::Shell(args) => commands::exec::shell(state_dir, args).await,
+        Action::Attach(args) => commands::attach::attach(state_dir, args).await,
         action => {
             let mut signals = signals::Signals::new()?;
             tokio::select! {
@@ -91,6 +93,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
 async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::Result<u8> {
     match action {
         Action::Cp(args) => commands::cp::cp(state_dir, args).await,
+        Action::Inspect(args) => commands::inspect::inspect(state_dir, &args).await,
+        Action::Logs(args) => commands::logs::logs(state_dir, &args).await,
         Action::Ls(args) => commands::ls::ls(state_dir, args).await,
         Action::Stats(args) => commands::stats::stats(state_dir, args).await,
         Action::Pause(args) => commands::pause::pause(state_dir, &args.ids).await,
@@ -98,7 +102,13 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
         Action::Kill(args) => commands::kill::kill(state_dir, args).await,
         Action::Prune(args) => commands::prune::prune(state_dir, &args),
         Action::Doctor(args) => commands::doctor::doctor(state_dir, &args),
-        Action::Create(_) | Action::Run(_) | Action::Exec(_) | Action::Shell(_) => {
+        Action::Completions(args) => commands::pages::completions(&args),
+        Action::Man(args) => commands::pages::man(&args),
+        Action::Create(_)
+        | Action::Run(_)
+        | Action::Exec(_)
+        | Action::Shell(_)
+        | Action::Attach(_) => {
             unreachable!("dispatched before")
         }
     }

@@ -245,6 +245,21 @@ pub(crate) fn timestamp(moment: SystemTime) -> String {
     humantime::format_rfc3339_millis(moment).to_string()
 }
 
+/// A size in binary units, as `--memory` takes it.
+pub(crate) fn binary(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{value:.1} {}", units[unit]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +275,22 @@ mod tests {
         assert_eq!(spell(901), "15m");
         assert_eq!(spell(5400), "1h 30m");
         assert_eq!(spell(90_000), "1d 1h");
+    }
+
+    #[test]
+    fn sizes_are_short_in_every_range() {
+        let shown = [0, 1023, 1024, 1536, 5 << 20, u64::MAX].map(binary);
+        assert_eq!(
+            shown,
+            [
+                "0 B",
+                "1023 B",
+                "1.0 KiB",
+                "1.5 KiB",
+                "5.0 MiB",
+                "16777216.0 TiB"
+            ]
+        );
     }
 
     #[test]

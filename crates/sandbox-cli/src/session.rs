@@ -1,6 +1,7 @@
 //! Joins a process of a sandbox to this program's own standard streams, signals and terminal.
 
 use crate::{
+    keys::Keys,
     output::{self, Stop},
     signals::Signals,
     stdio, terminal,
@@ -8,7 +9,7 @@ use crate::{
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 use sandbox::{Bytes, Command, ExitStatus, Process, ProcessControl, ProcessEvent, Signal};
-use std::{io, pin::pin, sync::Arc, thread};
+use std::{error::Error, fmt, io, pin::pin, sync::Arc, thread};
 use tokio::{
     signal::unix::{self, SignalKind},
     sync::{mpsc, oneshot},
@@ -24,12 +25,27 @@ pub(crate) struct Options {
     pub(crate) signals: bool,
     /// Passes on changes of the terminal's size.
     pub(crate) resize: bool,
+    /// The process was there before and may stay: the end of standard input is not passed on, to be hung up or
+    /// terminated leaves it alone, and so do the [`Keys`] for that on a terminal.
+    pub(crate) joined: bool,
 }
+
+/// A process that was joined is left alone, as whoever sits at the terminal wants.
+#[derive(Debug)]
+pub(crate) struct Left;
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("left the command alone")
+    }
+}
+
+impl Error for Left {}
 
 /// Passes everything on until the process has ended and its output is written.
 ///
 /// # Errors
-/// [`Stop::BrokenPipe`] if nobody reads standard output any more; [`Stop::Signal`] if we are asked to end once more after
+/// [`Stop::BrokenPipe`] if nobody reads standard output any more; [`Left`] if a process that was joined is left; [`Stop::Signal`] if we are asked to end once more after
 /// the process was to be killed; whatever the provider fails with. If standard input
 /// cannot be read to its end the process is not told, but what it made of the rest is no success.
 pub(crate) async fn follow(mut process: Process, options: Options) -> Result<ExitStatus> {
@@ -40,9 +56,10 @@ pub(crate) async fn follow(mut process: Process, options: Options) -> Result<Exi
     let mut feeding = pin!(async {
         if options.stdin {
             let input = stdio::read_stdin(terminal::is_in_background);
-            feed(input, control.as_ref()).await
+            let keys = (options.joined && options.resize).then(Keys::default);
+            feed(input, control.as_ref(), keys, !options.joined).await
         } else {
-            Ok(())
+            Ok(Fed::All)
         }
     });
     let mut fed = None;
@@ -58,7 +75,10 @@ pub(crate) async fn follow(mut process: Process, options: Options) -> Result<Exi
                 Ok(order) => drop(orders.try_send(order)),
                 Err(stop) => break Err(stop.into()),
             },
-            result = &mut feeding, if fed.is_none() => fed = Some(result),
+            result = &mut feeding, if fed.is_none() => match result {
+                Ok(Fed::Left) => break Err(Left.into()),
+                result => fed = Some(result),
+            },
         }
     };
     // What was printed before an error is still worth reading.
@@ -84,6 +104,7 @@ struct Asks {
     /// How many signals it has got.
     signalled: u32,
     terminal: bool,
+    joined: bool,
     /// When a process that was told of its terminal's end has had enough time.
     patience: Option<Instant>,
 }
@@ -104,6 +125,7 @@ impl Asks {
                 .transpose()?,
             signalled: 0,
             terminal: options.resize,
+            joined: options.joined,
             patience: None,
         })
     }
@@ -141,6 +163,9 @@ impl Asks {
         };
         self.signalled += 1;
         self.patience = None;
+        if self.joined && matches!(signal, Signal::TERM | Signal::HUP) {
+            return Err(Stop::Signal(signal));
+        }
         match (self.signalled, signal) {
             // Shells on a terminal ignore TERM. The terminal is about to go, and that is what HUP says.
             (1, Signal::TERM | Signal::HUP) if self.terminal => {
@@ -177,18 +202,38 @@ fn carry_out(control: Arc<dyn ProcessControl>) -> mpsc::Sender<Order> {
     sender
 }
 
-/// Sends what is read to the process until one of the two has enough.
+/// Why no more is sent to the process.
+#[derive(Debug)]
+enum Fed {
+    /// All was sent, or the process takes no more.
+    All,
+    /// It is to be left alone.
+    Left,
+}
+
+/// Sends what is read to the process until one of the two has enough. `keys`: some keys are for us. `close`: tells the
+/// process of the end.
 async fn feed(
     mut input: mpsc::Receiver<io::Result<Bytes>>,
     control: &dyn ProcessControl,
-) -> io::Result<()> {
-    let mut result = Ok(());
+    mut keys: Option<Keys>,
+    close: bool,
+) -> io::Result<Fed> {
+    let mut result = Ok(Fed::All);
     while let Some(piece) = input.recv().await {
         match piece {
             Ok(bytes) => {
+                let (bytes, leave) = match &mut keys {
+                    Some(keys) => keys.read(&bytes),
+                    None => (bytes, false),
+                };
                 // The program does not read (any more), which is its own business.
-                if control.write_stdin(bytes).await.is_err() {
-                    return Ok(());
+                let taken = bytes.is_empty() || control.write_stdin(bytes).await.is_ok();
+                if leave {
+                    return Ok(Fed::Left);
+                }
+                if !taken && keys.is_none() {
+                    return Ok(Fed::All);
                 }
             }
             // `nohup` gives its program an input that cannot be read, and means none.
@@ -196,12 +241,14 @@ async fn feed(
             Err(error) => result = Err(error),
         }
     }
-    let _ = control.close_stdin().await;
+    if close {
+        let _ = control.close_stdin().await;
+    }
     result
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Stream {
+pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
@@ -250,9 +297,9 @@ impl Sink {
     }
 
     /// Writes to standard output, waiting for its reader.
-    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+    pub(crate) async fn write(&mut self, stream: Stream, bytes: Bytes) -> Result<()> {
         if let Some(sender) = &self.sender
-            && sender.send((Stream::Stdout, bytes)).await.is_ok()
+            && sender.send((stream, bytes)).await.is_ok()
         {
             return Ok(());
         }

@@ -12,6 +12,8 @@ use sandbox::{Command, ExitStatus, Process, Sandbox, SandboxExt, Signal, Stdin};
 use std::{path::Path, time::Duration};
 use tokio::time;
 
+const FAILURE: &str = "cannot start the command";
+
 /// Takes the place of the shell that starts it, so that the terminal's signals reach the right one.
 const SHELL: &str = "if command -v bash >/dev/null; then exec bash -l; else exec sh -l; fi";
 
@@ -26,9 +28,21 @@ pub(crate) async fn exec(state_dir: Option<&Path>, args: ExecArgs) -> Result<u8>
     let tty = !args.no_tty && (args.tty || terminal::is_interactive());
     let provider = provider::open(state_dir)?;
     let sandbox = provider::reach(provider.as_ref(), &args.id).await?;
+    if args.detach {
+        return detach(sandbox.as_ref(), command.stdin(Stdin::Closed)).await;
+    }
     let status = perform(sandbox.as_ref(), command, tty, true).await?;
     explain(status, args.timeout);
     Ok(code(status))
+}
+
+/// Starts a command, prints its number, and leaves it running.
+async fn detach(sandbox: &dyn Sandbox, command: Command) -> Result<u8> {
+    // Without a reader the command waits for nobody.
+    sandbox.require_attach()?;
+    let process = sandbox.spawn(command).await.context(FAILURE)?;
+    output::print(process.id())?;
+    Ok(0)
 }
 
 pub(crate) async fn shell(state_dir: Option<&Path>, args: ShellArgs) -> Result<u8> {
@@ -63,6 +77,7 @@ pub(crate) async fn perform(
         stdin,
         signals,
         resize: tty,
+        joined: false,
     };
     let status = session::follow(process, options).await;
     if let Err(error) = &status
@@ -81,7 +96,6 @@ async fn start(
     mut command: Command,
     tty: bool,
 ) -> Result<(Process, Option<RawMode>)> {
-    const FAILURE: &str = "cannot start the command";
     if !tty {
         return Ok((sandbox.spawn(command).await.context(FAILURE)?, None));
     }

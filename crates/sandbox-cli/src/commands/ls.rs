@@ -164,7 +164,7 @@ fn table(sandboxes: &Sandboxes, owner: bool, now: SystemTime) -> String {
     }
 }
 
-fn state(state: SandboxState) -> &'static str {
+pub(crate) fn state(state: SandboxState) -> &'static str {
     match state {
         SandboxState::Starting => "starting",
         SandboxState::Running => "running",

@@ -22,9 +22,9 @@ use sandbox::{
 };
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -125,6 +125,8 @@ struct Job {
     name: String,
     contents: Vec<u8>,
     arguments: Vec<String>,
+    /// What is in it comes along.
+    directory: Option<PathBuf>,
     extras: Vec<Extra>,
     timeout: Option<Duration>,
     stdin: Stdin,
@@ -138,15 +140,19 @@ impl Job {
             Some(_) => None,
             None => words.next().map(Path::new),
         };
+        let directory = args.dir.as_deref();
         let contents = match (&args.code, file) {
             (Some(code), _) => code.clone().into_bytes(),
-            (None, Some(file)) => read_program(file)?,
+            (None, Some(file)) => read_program(&here(directory, file)?)?,
             (None, None) => bail!("a program is missing: name a file, or use -c CODE"),
         };
         let file = file.filter(|file| *file != Path::new("-"));
         let named = args.lang.as_deref().and_then(Language::named);
         let language = detect(named, &contents, file)?;
-        let own_name = file.map(name_of).transpose()?;
+        let own_name = match (file, directory) {
+            (Some(file), Some(_)) => Some(file.as_os_str().to_owned()),
+            (file, _) => file.map(name_of).transpose()?,
+        };
         // A name that cannot be an argument of what runs the program is replaced.
         let name = match (own_name.map(OsString::into_string), language) {
             (Some(Ok(name)), _) => name,
@@ -158,6 +164,9 @@ impl Job {
             }
             (_, None) => "main".to_owned(),
         };
+        if let Some(directory) = directory.filter(|_| file.is_none()) {
+            require_room(directory, &name)?;
+        }
         let arguments = words
             .map(|word| word.to_str().map(str::to_owned))
             .collect::<Option<_>>()
@@ -173,6 +182,7 @@ impl Job {
             name,
             contents,
             arguments,
+            directory: args.dir.clone(),
             extras,
             timeout: args.timeout,
             // What was the program cannot be its input too.
@@ -205,11 +215,19 @@ impl Job {
 
     /// Puts the program and what it needs into the user's home.
     async fn copy(&self, sandbox: &dyn Sandbox) -> Result<()> {
-        let upload = Upload {
+        let mut upload = Upload {
             sandbox,
             user: None,
             progress: Progress::hidden(),
         };
+        if let Some(directory) = &self.directory {
+            upload.progress = Progress::shown();
+            let report = upload
+                .copy(&directory.join("."), &Place::parse(".")?)
+                .await?;
+            report.note_skipped();
+            upload.progress = Progress::hidden();
+        }
         for extra in &self.extras {
             let place = Place::parse(&extra.destination)?;
             let report = upload.copy(&extra.source, &place).await?;
@@ -247,6 +265,41 @@ async fn can_run(sandbox: &dyn Sandbox, language: &Language) -> bool {
             .map_or(true, |output| output.status.success()),
         None => false,
     }
+}
+
+/// Where a program is: in the directory that comes along, if there is one and it is no `-`.
+fn here(directory: Option<&Path>, file: &Path) -> Result<PathBuf> {
+    let Some(directory) = directory.filter(|_| file != Path::new("-")) else {
+        return Ok(file.to_owned());
+    };
+    let is_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if file.to_str().is_none() || !file.components().all(is_inside) {
+        bail!(
+            "{} is not written as a path in {}, in UTF-8; with --dir it must be",
+            file.display(),
+            directory.display()
+        );
+    }
+    Ok(directory.join(file))
+}
+
+/// Refuses to put a program that has no name of its own in the place of another one.
+fn require_room(directory: &Path, name: &str) -> Result<()> {
+    let info = fs::metadata(directory);
+    let info = info.with_context(|| format!("cannot read {}", directory.display()))?;
+    if !info.is_dir() {
+        bail!(
+            "{} is no directory; add files with --file",
+            directory.display()
+        );
+    }
+    if directory.join(name).symlink_metadata().is_ok() {
+        bail!(
+            "the program would take the place of {name} in {}; save it there under a name of its own",
+            directory.display()
+        );
+    }
+    Ok(())
 }
 
 fn read_program(file: &Path) -> Result<Vec<u8>> {
@@ -311,11 +364,11 @@ fn extra(text: &str, program: &str) -> Result<Extra> {
             extra.source.display()
         );
     }
-    let parts = Path::new(&extra.destination).components();
-    if parts
-        .filter(|part| *part != Component::CurDir)
-        .eq([Component::Normal(program.as_ref())])
-    {
+    let parts = |path| {
+        let parts = Path::new::<str>(path).components();
+        parts.filter(|part| *part != Component::CurDir)
+    };
+    if parts(&extra.destination).eq(parts(program)) {
         bail!(
             "--file {text} would take the place of the program; write {text}:DEST for another name"
         );

@@ -150,7 +150,7 @@ fn table(rows: &[Row]) -> String {
     table.load_preset(presets::NOTHING);
     table.set_header(COLUMNS);
     let unknown = || "-".to_owned();
-    let size = |bytes: Option<u64>| bytes.map_or_else(unknown, binary);
+    let size = |bytes: Option<u64>| bytes.map_or_else(unknown, output::binary);
     for row in rows {
         let percent = row.cpu_percent.map(|percent| format!("{percent:.1}%"));
         let processes = row.processes.map(|count| count.to_string());
@@ -174,40 +174,9 @@ fn table(rows: &[Row]) -> String {
     }
 }
 
-/// A size in binary units, as `--memory` takes it.
-fn binary(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{bytes} B"),
-        _ => format!("{value:.1} {}", units[unit]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_short_in_every_range() {
-        let shown = [0, 1023, 1024, 1536, 5 << 20, u64::MAX].map(binary);
-        assert_eq!(
-            shown,
-            [
-                "0 B",
-                "1023 B",
-                "1.0 KiB",
-                "1.5 KiB",
-                "5.0 MiB",
-                "16777216.0 TiB"
-            ]
-        );
-    }
 
     #[test]
     fn the_share_of_the_processor_is_that_since_the_last_look() {

@@ -5,7 +5,7 @@ use super::{
     directory::{Below, Directory, stays_inside},
     spec::Place,
 };
-use crate::session::Sink;
+use crate::session::{Sink, Stream};
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sandbox::{
@@ -64,7 +64,7 @@ impl Download<'_> {
         let mut bytes = 0;
         while let Some(piece) = pieces.try_next().await.context("cannot read on")? {
             bytes += piece.len() as u64;
-            sink.write(piece).await?;
+            sink.write(Stream::Stdout, piece).await?;
         }
         sink.finish().await?;
         Ok(Report {

@@ -10,6 +10,7 @@ mod exec;
 mod full_disk;
 mod interrupts;
 mod lists;
+mod look;
 mod run;
 mod support;
 mod terminal;

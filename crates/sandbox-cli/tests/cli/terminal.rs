@@ -209,3 +209,26 @@ fn a_copy_shows_progress_and_a_summary() {
     terminal.expect("copied 1 file, 5.00 MiB");
     assert_eq!(terminal.finish(), 0);
 }
+
+#[test]
+fn two_keys_leave_a_command_that_was_joined() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    let first = Terminal::start(&home, &["exec", "--tty", &id, "--", "cat"]);
+    crate::support::wait_for("the command", || home.running(&id, "cat ") == 1);
+    let mut second = Terminal::start(&home, &["attach", &id]);
+    second.keys("hello\r");
+    // Both see it: as it is typed, and as it comes back.
+    for terminal in [&first, &second] {
+        terminal.expect("hello");
+        terminal.expect("hello");
+    }
+    second.keys("\u{10}\u{11}");
+    second.expect("runs on");
+    assert_eq!(second.finish(), 0);
+    let mut first = first;
+    first.keys("still there\r");
+    first.expect("still there");
+    first.keys("\u{4}");
+    assert_eq!(first.finish(), 0);
+}
