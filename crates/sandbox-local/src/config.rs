@@ -78,6 +78,7 @@ impl LocalBuilder {
     /// # Behavior
     /// - They are made in the background, one at a time, from the moment in which the provider is opened. A creation that
     ///   finds none takes as long as without a pool; [`LocalProvider::pool_status`] counts these.
+    /// - That is so for four templates at most: the default one, and those that were asked for last.
     /// - One that waits costs about half a MiB and no processor time. It is in no list, and nothing has ever run in it.
     /// - Each is handed out at most once, to this provider's callers only. They end with the provider, or its program.
     #[must_use]

@@ -13,4 +13,7 @@ pub use config::LocalBuilder;
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::LocalProvider;
 #[cfg(target_os = "linux")]
-pub use linux::{Check, Diagnosis, LocalProvider, PoolStatus, Pruned, Verdict};
+pub use linux::{
+    Check, Diagnosis, ImportOptions, ImportProgress, ImportedTemplate, LocalProvider, Origin,
+    PoolStatus, Pruned, Verdict,
+};

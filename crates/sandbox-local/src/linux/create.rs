@@ -91,7 +91,7 @@ impl Request {
             Some(Source::Template(id)) => id,
             Some(_) => return unsupported("starting from a snapshot or a fork"),
         };
-        template::check(&template)?;
+        template::check(&template, &shared.site.state)?;
         if !matches!(options.network, None | Some(NetworkPolicy::Off)) {
             return unsupported("a network policy other than off");
         }
@@ -145,11 +145,12 @@ impl Request {
         }
     }
 
-    /// The environment as PID 1 is told it.
-    pub(crate) fn variables(&self) -> Vec<(Blob, Blob)> {
+    /// The environment as PID 1 is told it, on top of that of its template.
+    pub(crate) fn variables(&self, template: &BTreeMap<String, String>) -> Vec<(Blob, Blob)> {
         let blob = |text: &String| Blob(text.as_bytes().to_vec());
-        let variables = self.env.iter();
-        variables
+        let mut all: BTreeMap<_, _> = template.iter().collect();
+        all.extend(&self.env);
+        all.into_iter()
             .map(|(name, value)| (blob(name), blob(value)))
             .collect()
     }
@@ -270,7 +271,7 @@ fn make_in(
     locked: &Locked,
 ) -> Result<(Ownership, OwnedFd, OwnedFd)> {
     let (ownership, lifetime) = (request.ownership, request.lifetime);
-    let env = request.variables();
+    let env = request.variables(&template.env);
     let record = put_on_record(site, request, template, id, locked)?;
     let prepared = prepare(site, locked, template, &record).map_err(|error| {
         storage_error(error, "the sandbox's files or cgroups could not be made")
@@ -333,7 +334,8 @@ fn put_on_record(
     let record = Record {
         id: id.clone(),
         name: request.name,
-        template: template.name.into(),
+        template: template.name.clone(),
+        template_env: template.env.clone(),
         template_directory: Some(template.directory.clone()),
         shell: template.shell.clone(),
         ownership: request.ownership,

@@ -16,6 +16,10 @@ use std::{
 /// Most sandboxes that may be kept for each template.
 pub(crate) const LARGEST: usize = 256;
 
+/// Most templates of which sandboxes are kept, the default one included. Beyond, the one that was not asked for the longest
+/// is given up.
+const MOST_TEMPLATES: usize = 4;
+
 /// How long the thread rests before it makes one: whoever has just taken one has work for the processors.
 const REST: Duration = Duration::from_millis(10);
 /// Longest rest, after failures.
@@ -49,11 +53,21 @@ struct Shelf {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the templates that are asked for, oldest first.
-    ready: BTreeMap<TemplateId, VecDeque<Waiting>>,
+    /// By the templates that are asked for.
+    ready: BTreeMap<TemplateId, Shelved>,
+    /// Counts what is asked for.
+    asked: u64,
     taken: u64,
     missed: u64,
     stopped: bool,
+}
+
+/// Sandboxes from one template, oldest first.
+#[derive(Debug, Default)]
+struct Shelved {
+    waiting: VecDeque<Waiting>,
+    /// When it was asked for last, by [`State::asked`].
+    asked: u64,
 }
 
 impl Pool {
@@ -67,7 +81,7 @@ impl Pool {
         let shelf = Arc::new(Shelf {
             size,
             state: Mutex::new(State {
-                ready: [(default, VecDeque::new())].into(),
+                ready: [(default, Shelved::default())].into(),
                 ..State::default()
             }),
             changed: Condvar::new(),
@@ -93,7 +107,7 @@ impl Pool {
     pub(crate) fn take(&self, site: &Site, request: &Request) -> Result<Option<Made>> {
         let template = template::canonical(&request.template);
         while let Some(mut waiting) = self.shelf.pop(&template) {
-            if !waiting.is_fit() {
+            if !waiting.is_fit(site) {
                 continue;
             }
             match waiting.begin(site, request) {
@@ -115,12 +129,13 @@ impl Pool {
     }
 
     /// Ends those that are not what would be made now.
-    pub(crate) fn discard_unfit(&self) {
+    pub(crate) fn discard_unfit(&self, site: &Site) {
         let mut state = self.shelf.lock();
         let mut unfit = Vec::new();
-        for waiting in state.ready.values_mut() {
-            let (fit, other) = waiting.drain(..).partition(Waiting::is_fit);
-            *waiting = fit;
+        for shelved in state.ready.values_mut() {
+            let all = shelved.waiting.drain(..);
+            let (fit, other) = all.partition(|waiting: &Waiting| waiting.is_fit(site));
+            shelved.waiting = fit;
             unfit.extend::<VecDeque<_>>(other);
         }
         self.shelf.changed.notify_all();
@@ -128,10 +143,33 @@ impl Pool {
         drop(unfit);
     }
 
+    /// Ends those that stand on the template in this directory, which is to go.
+    pub(crate) fn let_go_of(&self, directory: &str) {
+        let mut state = self.shelf.lock();
+        let stands = |waiting: &Waiting| {
+            let on = waiting.record.template_directory.as_deref();
+            on == Some(directory)
+        };
+        let mut ended = Vec::new();
+        state.ready.retain(|_, shelved| {
+            let (gone, kept): (VecDeque<_>, _) = shelved.waiting.drain(..).partition(stands);
+            shelved.waiting = kept;
+            let stays = gone.is_empty();
+            ended.extend(gone);
+            stays
+        });
+        drop(state);
+        drop(ended);
+    }
+
     pub(crate) fn status(&self) -> PoolStatus {
         let state = self.shelf.lock();
         PoolStatus {
-            ready: state.ready.values().map(VecDeque::len).sum(),
+            ready: state
+                .ready
+                .values()
+                .map(|shelved| shelved.waiting.len())
+                .sum(),
             taken: state.taken,
             missed: state.missed,
         }
@@ -146,7 +184,7 @@ impl Pool {
             let _ = thread.join();
         }
         let ready = std::mem::take(&mut self.shelf.lock().ready);
-        let waiting = ready.into_values().flatten();
+        let waiting = ready.into_values().flat_map(|shelved| shelved.waiting);
         waiting.map(Waiting::into_made).collect()
     }
 }
@@ -154,6 +192,22 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         super::made::end_all(self.stop());
+    }
+}
+
+impl State {
+    /// Gives up the template that was not asked for the longest, if there are too many. Never the default one.
+    fn forget_one(&mut self) -> Option<Shelved> {
+        if self.ready.len() <= MOST_TEMPLATES {
+            return None;
+        }
+        let others = self
+            .ready
+            .iter()
+            .filter(|(template, _)| template.as_str() != template::DEFAULT);
+        let (oldest, _) = others.min_by_key(|(_, shelved)| shelved.asked)?;
+        let oldest = oldest.clone();
+        self.ready.remove(&oldest)
     }
 }
 
@@ -165,21 +219,29 @@ impl Shelf {
     /// Takes one out, which makes it the caller's alone. From now on this template is kept ready.
     fn pop(&self, template: &TemplateId) -> Option<Waiting> {
         let mut state = self.lock();
-        let ready = state.ready.entry(template.clone()).or_default();
-        let waiting = ready.pop_front();
+        state.asked += 1;
+        let asked = state.asked;
+        let shelved = state.ready.entry(template.clone()).or_default();
+        shelved.asked = asked;
+        let waiting = shelved.waiting.pop_front();
+        let forgotten = state.forget_one();
         self.changed.notify_all();
+        drop(state);
+        drop(forgotten);
         waiting
     }
 
     /// Puts one back that was not taken after all; it ends if there is no room any more.
     fn put(&self, template: TemplateId, waiting: Waiting) {
         let mut state = self.lock();
-        let ready = state.ready.entry(template).or_default();
-        if ready.len() < self.size {
-            ready.push_back(waiting);
-        } else {
-            drop(state);
-            drop(waiting);
+        // Its template may have been forgotten since it was begun.
+        let shelved = state.ready.get_mut(&template);
+        match shelved.filter(|shelved| shelved.waiting.len() < self.size) {
+            Some(shelved) => shelved.waiting.push_back(waiting),
+            None => {
+                drop(state);
+                drop(waiting);
+            }
         }
     }
 
@@ -194,7 +256,8 @@ impl Shelf {
                 }
                 Err(error) => {
                     tracing::debug!(%error, %template, "no sandbox could be made for the pool");
-                    if error.kind() == ErrorKind::NotFound {
+                    // Others must not wait for one that cannot be had. Whoever asks for it again hears why.
+                    if template.as_str() != template::DEFAULT {
                         self.lock().ready.remove(&template);
                     }
                     rest = (rest * 2).min(LONGEST_REST);
@@ -208,7 +271,7 @@ impl Shelf {
         let mut since = None;
         let mut state = self.lock();
         while !state.stopped {
-            let is_short = |entry: &(&TemplateId, &VecDeque<_>)| entry.1.len() < self.size;
+            let is_short = |entry: &(&TemplateId, &Shelved)| entry.1.waiting.len() < self.size;
             let missing = state.ready.iter().find(is_short);
             let missing = missing.map(|(template, _)| template.clone());
             let Some(template) = missing else {

@@ -132,7 +132,10 @@ impl LocalProvider {
         sandboxes.retain(|id| records.is_alive(id).is_ok_and(|is_alive| !is_alive));
         Ok(Pruned {
             sandboxes,
-            templates: template::outdated(&self.shared.site.state, &records.templates_in_use()),
+            templates: template::outdated(
+                &self.shared.site.state,
+                &self.shared.site.templates_in_use(),
+            ),
         })
     }
 
@@ -145,11 +148,13 @@ impl LocalProvider {
             |error| record::storage_error(error, "the state directory could not be cleaned");
         let records = &self.shared.site.records;
         if let Some(pool) = &self.shared.pool {
-            pool.discard_unfit();
+            pool.discard_unfit(&self.shared.site);
         }
         Ok(Pruned {
             sandboxes: reap::reap_all(records).map_err(failed)?,
-            templates: template::prune(&self.shared.site.state, &|| records.templates_in_use()),
+            templates: template::prune(&self.shared.site.state, &|| {
+                self.shared.site.templates_in_use()
+            }),
         })
     }
 
@@ -276,7 +281,10 @@ impl SandboxProvider for LocalProvider {
 
 impl Templates for LocalProvider {
     fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
-        stream::iter(template::all().map(Ok)).boxed()
+        let state = self.shared.site.state.clone();
+        let all = async move { blocking(move || Ok(template::all(&state))).await };
+        let all = stream::once(all).map_ok(|all| stream::iter(all.into_iter().map(Ok)));
+        all.try_flatten().boxed()
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) struct Record {
     pub(crate) template: String,
     /// Name of the template's directory, which stays as long as a record names it. Records of old have none.
     pub(crate) template_directory: Option<String>,
+    /// Variables of every command that the template sets.
+    #[serde(default)]
+    pub(crate) template_env: BTreeMap<String, String>,
     /// The template's shell, for `Command::shell`.
     pub(crate) shell: String,
     pub(crate) ownership: Ownership,

@@ -4,7 +4,7 @@ use super::{
     host::Host,
     ranges, reap,
     record::{self, Records},
-    template,
+    template::{self, InUse},
     zygote::Zygote,
 };
 use sandbox_agent::protocol::zygote::Rights;
@@ -37,7 +37,9 @@ impl Site {
             let records = Records::open(&state)?;
             if !keep_leftovers {
                 reap::reap_all(&records)?;
-                template::prune_at_start(&state, &|| records.templates_in_use());
+                template::prune_at_start(&state, &|| {
+                    template::in_use(&state, records.templates_in_use())
+                });
             }
             Ok((state, records))
         };
@@ -62,5 +64,10 @@ impl Site {
             zygote,
             weaken,
         })
+    }
+
+    /// Names of the templates that something stands on; `None` if that cannot be told.
+    pub(crate) fn templates_in_use(&self) -> InUse {
+        template::in_use(&self.state, self.records.templates_in_use())
     }
 }

@@ -35,8 +35,9 @@ impl Waiting {
     }
 
     /// Whether it lives and is what would be made now.
-    pub(crate) fn is_fit(&self) -> bool {
-        let template = template::current(&TemplateId::new(self.record.template.as_str()));
+    pub(crate) fn is_fit(&self, site: &Site) -> bool {
+        let asked = TemplateId::new(self.record.template.as_str());
+        let template = template::current(&asked, &site.state);
         let is_current = template.is_ok_and(|name| self.record.template_directory == Some(name));
         is_current && !made::wait(self.made.pidfd.as_fd(), Duration::ZERO)
     }
@@ -65,7 +66,7 @@ impl Waiting {
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
         self.made.tell(&agent::Request::Begin {
-            env: request.variables(),
+            env: request.variables(&self.record.template_env),
             lifetime_ms: request.lifetime.as_millis() as u64,
         })?;
         record.pooled = false;

@@ -12,6 +12,7 @@
 
 mod accounts;
 mod agent;
+mod archives;
 mod attempt;
 mod bombs;
 mod calls;
@@ -21,6 +22,8 @@ mod environment;
 mod file_races;
 mod file_types;
 mod host_files;
+#[path = "../it/images.rs"]
+mod images;
 mod lab;
 mod mounts;
 mod namespaces;

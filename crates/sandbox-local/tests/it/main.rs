@@ -6,9 +6,12 @@
 
 mod crowds;
 mod doctor;
+mod images;
+mod imports;
 mod leftovers;
 mod life;
 mod limits;
 mod pool;
 mod support;
 mod template;
+mod trees;

@@ -51,6 +51,7 @@ impl Planted {
             name: None,
             template: "host".into(),
             template_directory: None,
+            template_env: Default::default(),
             shell: "/bin/sh".into(),
             ownership: Ownership::Detached,
             limits: Limits::new(),

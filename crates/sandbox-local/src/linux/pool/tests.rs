@@ -25,7 +25,12 @@ fn shelf(shared: &Shared) -> &Shelf {
 
 fn wait_until_full(shared: &Shared) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while shelf(shared).lock().ready.values().all(VecDeque::is_empty) {
+    while shelf(shared)
+        .lock()
+        .ready
+        .values()
+        .all(|shelved| shelved.waiting.is_empty())
+    {
         assert!(Instant::now() < deadline, "the pool stays empty");
         thread::sleep(Duration::from_millis(1));
     }
@@ -34,7 +39,12 @@ fn wait_until_full(shared: &Shared) {
 /// Changes the one that waits, and returns its id.
 fn change(provider: &LocalProvider, change: impl FnOnce(&mut Waiting)) -> SandboxId {
     let mut state = shelf(&provider.shared).lock();
-    let waiting = state.ready.values_mut().flatten().next().unwrap();
+    let waiting = state
+        .ready
+        .values_mut()
+        .flat_map(|shelved| &mut shelved.waiting)
+        .next()
+        .unwrap();
     change(waiting);
     waiting.record.id.clone()
 }

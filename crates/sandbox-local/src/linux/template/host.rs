@@ -15,7 +15,7 @@ use rustix::{
 };
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{BTreeMap, hash_map::DefaultHasher},
     fs,
     hash::{Hash, Hasher},
     io,
@@ -101,7 +101,7 @@ pub(super) fn open(templates: &Path) -> Result<Template> {
     let (directory, path, held) = make()
         .map_err(|error| record::storage_error(error, "the template `host` could not be made"))?;
     Ok(Template {
-        name: NAME,
+        name: NAME.to_owned(),
         directory,
         _held: held,
         trees: vec![
@@ -115,6 +115,7 @@ pub(super) fn open(templates: &Path) -> Result<Template> {
             },
         ],
         shell: shell.into(),
+        env: BTreeMap::new(),
     })
 }
 

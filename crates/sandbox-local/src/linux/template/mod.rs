@@ -1,17 +1,28 @@
 //! Templates: the file trees that sandboxes start from.
 //!
-//! So far there is one, `host` (alias `base`): the machine's own programs, from an allow-list of trees.
+//! `host` (alias `base`) is the machine's own programs, from an allow-list of trees. The others were imported: each is kept
+//! under its digest, and has names.
 
 mod accounts;
+mod added;
 mod copy;
 mod host;
+mod import;
+mod imported;
+mod manifest;
+mod names;
 mod outdated;
 mod secrets;
 
 pub(crate) use accounts::USER;
+pub(crate) use import::{Import, Step, scan::Bounds};
+pub use imported::ImportedTemplate;
+pub(crate) use manifest::Layer;
+pub use manifest::Origin;
 pub(crate) use outdated::InUse;
 use sandbox_core::{Error, ErrorKind, Result, TemplateId, TemplateInfo};
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -20,7 +31,7 @@ use std::{
 /// A file tree that is ready to be overlaid. While this value lives, nobody removes it.
 #[derive(Debug)]
 pub(crate) struct Template {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// Name of its directory, for the record that keeps it from being removed later.
     pub(crate) directory: String,
     _held: File,
@@ -28,6 +39,8 @@ pub(crate) struct Template {
     pub(crate) trees: Vec<Tree>,
     /// For `Command::shell`.
     pub(crate) shell: String,
+    /// Variables of every command, unless the sandbox has others of these names.
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 /// One mount of a template.
@@ -39,24 +52,6 @@ pub(crate) struct Tree {
     pub(crate) lowers: Vec<Layer>,
 }
 
-/// A directory on the host whose files a sandbox sees, unless a layer above hides them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Layer {
-    pub(crate) path: PathBuf,
-    /// Whether its files belong to the storage range, like what sandboxes have written; else they show as they are.
-    pub(crate) stored: bool,
-}
-
-impl Layer {
-    /// One whose owners are those inside.
-    pub(crate) fn plain(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            stored: false,
-        }
-    }
-}
-
 /// Whether files can be given to anybody. Else they all are this program's user's, who inside is the only one there is.
 fn can_give_files() -> bool {
     rustix::process::geteuid().is_root()
@@ -65,23 +60,39 @@ fn can_give_files() -> bool {
 /// Name of the default template.
 pub(crate) const DEFAULT: &str = host::NAME;
 
+/// Where all templates of a state directory are.
+fn directory(state: &Path) -> PathBuf {
+    state.join("templates")
+}
+
 /// What may be asked for, the default first.
-pub(crate) fn all() -> impl Iterator<Item = TemplateInfo> + Send {
+pub(crate) fn all(state: &Path) -> Vec<TemplateInfo> {
     let mut info = TemplateInfo::new(TemplateId::new(host::NAME));
     info.aliases = vec![TemplateId::new(host::ALIAS)];
     info.description = Some("the machine's own programs, copy-on-write".to_owned());
-    std::iter::once(info)
+    let imported = imported::list(&directory(state), &None).into_iter();
+    let imported = imported.map(|template| {
+        let mut info = TemplateInfo::new(template.id);
+        info.aliases = template.names;
+        info.description = Some(format!("imported from {}", template.origin));
+        info
+    });
+    std::iter::once(info).chain(imported).collect()
 }
 
-/// Whether there is a template of this name. Touches nothing.
-pub(crate) fn check(id: &TemplateId) -> Result<()> {
-    match id.as_str() {
-        host::NAME | host::ALIAS => Ok(()),
-        _ => {
-            let message = "there is no such template, use `host` (the machine's own programs)";
-            Err(Error::new(ErrorKind::NotFound, message).with_context("template", id))
-        }
+/// Whether there is a template of this name. Changes nothing.
+pub(crate) fn check(id: &TemplateId, state: &Path) -> Result<()> {
+    match canonical(id).as_str() {
+        host::NAME => Ok(()),
+        other if imported::find(&directory(state), other).is_some() => Ok(()),
+        _ => Err(no_such(id)),
     }
+}
+
+fn no_such(id: &TemplateId) -> Error {
+    let message =
+        "there is no such template, use `host` (the machine's own programs) or import one";
+    Error::new(ErrorKind::NotFound, message).with_context("template", id.as_str().escape_debug())
 }
 
 /// The one name of a template that may have others.
@@ -94,32 +105,92 @@ pub(crate) fn canonical(id: &TemplateId) -> TemplateId {
 }
 
 /// Name of the directory of the template as it would be opened now.
-pub(crate) fn current(id: &TemplateId) -> io::Result<String> {
+pub(crate) fn current(id: &TemplateId, state: &Path) -> io::Result<String> {
     match canonical(id).as_str() {
         host::NAME => host::current(),
-        _ => Err(io::ErrorKind::NotFound.into()),
+        other => {
+            let found = imported::find(&directory(state), other);
+            found.ok_or_else(|| io::ErrorKind::NotFound.into())
+        }
     }
 }
 
-/// The template, made first if this machine has changed since.
+/// The template; `host` is made first if this machine has changed since.
 pub(crate) fn open(id: &TemplateId, state: &Path) -> Result<Template> {
-    check(id)?;
-    host::open(&state.join("templates"))
-}
-
-/// Names of templates that are out of date and that no sandbox uses.
-pub(crate) fn outdated(state: &Path, used: &InUse) -> Vec<String> {
-    host::outdated(&state.join("templates"), used)
-}
-
-/// Removes templates that are out of date and that no sandbox uses; returns their names.
-pub(crate) fn prune(state: &Path, used: &dyn Fn() -> InUse) -> Vec<String> {
-    host::prune(&state.join("templates"), used)
-}
-
-/// As [`prune`], for every start of a program: takes no time where nothing has piled up.
-pub(crate) fn prune_at_start(state: &Path, used: &dyn Fn() -> InUse) {
-    if host::has_several(&state.join("templates")) {
-        prune(state, used);
+    let (id, templates) = (canonical(id), directory(state));
+    if id.as_str() == host::NAME {
+        return host::open(&templates);
     }
+    while let Some(directory) = imported::find(&templates, id.as_str()) {
+        if let Some(template) = imported::open(&templates, &directory, &id)? {
+            return Ok(template);
+        }
+    }
+    Err(no_such(&id))
+}
+
+/// Imports a template; returns its id.
+pub(crate) fn import(state: &Path, import: &Import<'_>) -> Result<TemplateId> {
+    import::import(&directory(state), import)
+}
+
+/// Those that were imported.
+pub(crate) fn list(state: &Path, used: &InUse) -> Vec<ImportedTemplate> {
+    imported::list(&directory(state), used)
+}
+
+/// What is known of one that was imported.
+pub(crate) fn inspect(state: &Path, id: &TemplateId, used: &InUse) -> Result<ImportedTemplate> {
+    imported::inspect(&directory(state), id, used)
+}
+
+/// Takes the name of a template away, and with the last one the template. Returns whether that has gone.
+pub(crate) fn remove(state: &Path, id: &TemplateId, used: &dyn Fn() -> InUse) -> Result<bool> {
+    imported::remove(&directory(state), id, used)
+}
+
+/// Those of `records` and those that other templates stand on; `None` if that cannot be told.
+pub(crate) fn in_use(state: &Path, records: InUse) -> InUse {
+    let mut used = records?;
+    match imported::stood_on(&directory(state)) {
+        Ok(others) => used.extend(others),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => return None,
+    }
+    Some(used)
+}
+
+/// Names of templates that are out of date or have no name, and that nothing uses, and of what was left half-made.
+pub(crate) fn outdated(state: &Path, used: &InUse) -> Vec<String> {
+    let templates = directory(state);
+    let mut names = host::outdated(&templates, used);
+    names.extend(imported::unused(&templates, used));
+    names.extend(sweep(&templates, true));
+    names
+}
+
+/// Removes what [`outdated`] names; returns the names.
+pub(crate) fn prune(state: &Path, used: &dyn Fn() -> InUse) -> Vec<String> {
+    let templates = directory(state);
+    let mut names = host::prune(&templates, used);
+    names.extend(imported::prune(&templates, used));
+    names.extend(sweep(&templates, false));
+    names
+}
+
+/// As [`prune`], for every start of a program: takes no time where nothing has piled up, and leaves templates alone that
+/// somebody has imported, with or without a name.
+pub(crate) fn prune_at_start(state: &Path, used: &dyn Fn() -> InUse) {
+    let templates = directory(state);
+    if host::has_several(&templates) {
+        host::prune(&templates, used);
+    }
+    sweep(&templates, false);
+}
+
+/// What ended imports and removals have left; with `only_look` it is but found.
+fn sweep(templates: &Path, only_look: bool) -> Vec<String> {
+    let mut names = imported::sweep(templates, only_look);
+    names.extend(outdated::sweep(templates, only_look));
+    names
 }

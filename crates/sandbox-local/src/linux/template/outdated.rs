@@ -69,7 +69,7 @@ pub(super) fn remove(
 ) -> Vec<String> {
     let mut names = list(templates, kind, current, &used());
     names.retain(|name| {
-        remove_one(templates, name, used).unwrap_or_else(|error| {
+        remove_one(templates, name, used, &mut || Ok(())).unwrap_or_else(|error| {
             tracing::warn!(name, %error, "a template that is out of date could not be removed");
             false
         })
@@ -77,7 +77,13 @@ pub(super) fn remove(
     names
 }
 
-fn remove_one(templates: &Path, name: &str, used: &dyn Fn() -> InUse) -> io::Result<bool> {
+/// Removes the template in the directory `name` unless it is in use, after `before`; false if it is.
+pub(super) fn remove_one(
+    templates: &Path,
+    name: &str,
+    used: &dyn Fn() -> InUse,
+    before: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Result<bool> {
     let (path, going) = (
         templates.join(name),
         templates.join(format!("{GOING}{name}")),
@@ -88,9 +94,19 @@ fn remove_one(templates: &Path, name: &str, used: &dyn Fn() -> InUse) -> io::Res
     if lock.try_lock().is_err() || used().is_none_or(|used| used.contains(name)) {
         return Ok(false);
     }
+    before()?;
     fs::rename(&path, &going)?;
     remove_tree(&going)?;
     Ok(true)
+}
+
+/// What removals have left that were ended; with `only_look` it is but found.
+pub(super) fn sweep(templates: &Path, only_look: bool) -> Vec<String> {
+    let entries = fs::read_dir(templates).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut left: Vec<String> = names.filter(|name| name.starts_with(GOING)).collect();
+    left.retain(|name| only_look || remove_tree(&templates.join(name)).is_ok());
+    left
 }
 
 #[cfg(test)]
