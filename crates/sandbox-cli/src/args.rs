@@ -6,9 +6,12 @@ mod pages;
 pub(crate) use look::{AttachArgs, InspectArgs, LogsArgs};
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 
+mod templates;
+
 use crate::parse;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
+pub(crate) use templates::{ImportArgs, TemplatesAction, TemplatesArgs};
 
 /// Runs programs in sandboxes, and looks after the sandboxes.
 #[derive(Debug, Parser)]
@@ -59,6 +62,7 @@ pub(crate) enum Action {
     Pause(PauseArgs),
     Resume(ResumeArgs),
     Kill(KillArgs),
+    Templates(TemplatesArgs),
     Prune(PruneArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
@@ -388,7 +392,8 @@ pub(crate) struct KillArgs {
 /// Remove what crashed programs have left behind
 ///
 /// Sandboxes that live are not touched, nor the templates that they use. Every other command does the same by itself,
-/// and says nothing of it, but for a last template that is out of date.
+/// and says nothing of it, but for a last template that is out of date, and for imported ones that have no name and that
+/// nothing uses.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox prune\n  \
@@ -451,7 +456,14 @@ mod tests {
                 continue;
             }
             let name = format!("help_{}", action.get_name());
-            insta::assert_snapshot!(name, action.clone().term_width(100).render_long_help());
+            insta::assert_snapshot!(&*name, action.clone().term_width(100).render_long_help());
+            for inner in action
+                .get_subcommands_mut()
+                .filter(|inner| inner.get_name() != "help")
+            {
+                let name = format!("{name}_{}", inner.get_name());
+                insta::assert_snapshot!(name, inner.clone().term_width(100).render_long_help());
+            }
         }
     }
 

@@ -14,3 +14,4 @@ pub(crate) mod pause;
 pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod stats;
+pub(crate) mod templates;

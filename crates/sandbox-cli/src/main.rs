@@ -100,6 +100,7 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
         Action::Pause(args) => commands::pause::pause(state_dir, &args.ids).await,
         Action::Resume(args) => commands::pause::resume(state_dir, &args.ids).await,
         Action::Kill(args) => commands::kill::kill(state_dir, args).await,
+        Action::Templates(args) => commands::templates::templates(state_dir, args).await,
         Action::Prune(args) => commands::prune::prune(state_dir, &args),
         Action::Doctor(args) => commands::doctor::doctor(state_dir, &args),
         Action::Completions(args) => commands::pages::completions(&args),

@@ -13,4 +13,5 @@ mod lists;
 mod look;
 mod run;
 mod support;
+mod templates;
 mod terminal;
