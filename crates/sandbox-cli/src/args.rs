@@ -61,6 +61,8 @@ pub(crate) enum Action {
     Stats(StatsArgs),
     Pause(PauseArgs),
     Resume(ResumeArgs),
+    Snapshot(SnapshotArgs),
+    Fork(ForkArgs),
     Kill(KillArgs),
     Templates(TemplatesArgs),
     Prune(PruneArgs),
@@ -122,6 +124,23 @@ pub(crate) struct RunArgs {
     pub(crate) sandbox: SandboxArgs,
 }
 
+/// What a new sandbox may use.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sandbox")]
+pub(crate) struct LimitArgs {
+    /// Memory, as in 512M or 2G [default: 2G]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub(crate) memory: Option<u64>,
+
+    /// Processors, as in 0.5 or 2 [default: 2]
+    #[arg(long, value_name = "NUMBER", value_parser = parse::cpus)]
+    pub(crate) cpus: Option<f64>,
+
+    /// Processes and threads at a time [default: 512]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) processes: Option<u64>,
+}
+
 /// What a new sandbox is like.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sandbox")]
@@ -146,17 +165,8 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     pub(crate) metadata: Vec<(String, String)>,
 
-    /// Memory, as in 512M or 2G [default: 2G]
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
-    pub(crate) memory: Option<u64>,
-
-    /// Processors, as in 0.5 or 2 [default: 2]
-    #[arg(long, value_name = "NUMBER", value_parser = parse::cpus)]
-    pub(crate) cpus: Option<f64>,
-
-    /// Processes and threads at a time [default: 512]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) processes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 
     /// Say how long creation took, also where standard error is no terminal
     #[arg(short, long)]
@@ -361,6 +371,54 @@ pub(crate) struct ResumeArgs {
     /// Ids of the sandboxes, the starts of them, or their names
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
+}
+
+/// Keep the files of a sandbox as they are now, to start others from
+///
+/// What runs in it stops for a moment and goes on; it is not part of the snapshot, nor is what lies in /run and /dev/shm.
+/// A snapshot is a template: `--template` takes its id or its name.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sandbox snapshot build --name built\n  \
+    sandbox create --template built")]
+pub(crate) struct SnapshotArgs {
+    /// Id of the sandbox, the start of it, or its name
+    pub(crate) id: String,
+
+    /// A name that serves as its id does
+    #[arg(long, value_name = "NAME", value_parser = parse::name)]
+    pub(crate) name: Option<String>,
+
+    /// Print an object instead of the id
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Make sandboxes with the files that another one has now, and print their ids
+///
+/// All of them start from the same moment, and change nothing in the first one. What runs there goes on there alone.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    copy=$(sandbox fork build)\n  \
+    sandbox fork build -n 8 --lifetime 1h --json | jq -r '.[].id'")]
+pub(crate) struct ForkArgs {
+    /// Id of the sandbox, the start of it, or its name
+    pub(crate) id: String,
+
+    /// How many
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) number: u16,
+
+    /// Print an array of objects instead of the ids
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+
+    /// How long each lives: seconds, or as in 90s, 2m, 1h30m [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) lifetime: Option<Duration>,
 }
 
 /// Kill sandboxes, with all that runs in them and all their files

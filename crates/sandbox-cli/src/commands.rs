@@ -5,6 +5,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod fork;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;

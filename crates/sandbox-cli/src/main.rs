@@ -75,6 +75,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     match cli.action {
         // These have their own idea of what Ctrl-C means.
         Action::Create(args) => commands::create::create(state_dir, args).await,
+        Action::Fork(args) => commands::fork::fork(state_dir, args).await,
         Action::Run(args) => commands::run::run(state_dir, args).await,
         Action::Exec(args) => commands::exec::exec(state_dir, args).await,
         Action::Shell(args) => commands::exec::shell(state_dir, args).await,
@@ -99,6 +100,7 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
         Action::Stats(args) => commands::stats::stats(state_dir, args).await,
         Action::Pause(args) => commands::pause::pause(state_dir, &args.ids).await,
         Action::Resume(args) => commands::pause::resume(state_dir, &args.ids).await,
+        Action::Snapshot(args) => commands::fork::snapshot(state_dir, args).await,
         Action::Kill(args) => commands::kill::kill(state_dir, args).await,
         Action::Templates(args) => commands::templates::templates(state_dir, args).await,
         Action::Prune(args) => commands::prune::prune(state_dir, &args),
@@ -106,6 +108,7 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
         Action::Completions(args) => commands::pages::completions(&args),
         Action::Man(args) => commands::pages::man(&args),
         Action::Create(_)
+        | Action::Fork(_)
         | Action::Run(_)
         | Action::Exec(_)
         | Action::Shell(_)

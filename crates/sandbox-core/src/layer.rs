@@ -1,8 +1,8 @@
 //! Layers: behaviour that wraps any provider, such as timeouts and traces.
 
 use crate::{
-    BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, ListOptions, Result,
-    Sandbox, SandboxId, SandboxInfo, SandboxProvider, Templates,
+    BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ListOptions,
+    Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider, Source, Templates,
 };
 use async_trait::async_trait;
 use std::{fmt, sync::Arc};
@@ -73,15 +73,56 @@ impl SandboxProvider for LayeredProvider {
     }
 }
 
-/// Puts layers around a provider. Imported by the prelude.
-///
-/// Each call wraps what came before, so the last layer is the outermost. From outside to inside: tracing, audit, policy,
-/// concurrency, retry, timeout.
-pub trait ProviderExt: SandboxProvider + Sized {
+/// What callers of providers use besides. Imported by the prelude.
+pub trait ProviderExt: SandboxProvider {
     /// Puts a layer around this provider.
-    fn layer(self, layer: impl Layer) -> LayeredProvider {
+    ///
+    /// Each call wraps what came before, so the last layer is the outermost. From outside to inside: tracing, audit, policy,
+    /// concurrency, retry, timeout.
+    fn layer(self, layer: impl Layer) -> LayeredProvider
+    where
+        Self: Sized,
+    {
         LayeredProvider::new(Arc::new(self), layer)
+    }
+
+    /// Makes `count` sandboxes from the state that the sandbox `id` is in at one moment. What runs in it goes on there alone.
+    ///
+    /// # Errors
+    /// Those of [`SandboxProvider::create`], `SandboxNotFound` if the sandbox is gone, and `InvalidArgument` for a name that
+    /// several would have. Then none is left.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves those that were made.
+    fn fork(
+        &self,
+        id: &SandboxId,
+        count: usize,
+        options: CreateOptions,
+    ) -> impl Future<Output = Result<Vec<Arc<dyn Sandbox>>>> + Send {
+        async move {
+            if count > 1 && options.name.is_some() {
+                return Err(Error::invalid("several forks cannot have one name"));
+            }
+            let mut made: Vec<Arc<dyn Sandbox>> = Vec::new();
+            while made.len() < count {
+                // Nothing has happened in the first one yet, so that the others start from the same moment.
+                let of = made.first().map_or(id, |first| first.id()).clone();
+                let options = options.clone().source(Source::Fork(of));
+                match self.create(options).await {
+                    Ok(sandbox) => made.push(sandbox),
+                    Err(error) => {
+                        for sandbox in made {
+                            // The error that is told is the one that came first.
+                            let _ = sandbox.kill().await;
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(made)
+        }
     }
 }
 
-impl<P: SandboxProvider> ProviderExt for P {}
+impl<P: SandboxProvider + ?Sized> ProviderExt for P {}

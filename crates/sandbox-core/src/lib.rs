@@ -57,6 +57,6 @@ pub use process::{Process, ProcessControl, ProcessEvent};
 pub use provider::{SandboxInfo, SandboxProvider, SandboxState};
 pub use pty::{Pty, PtySize};
 pub use sandbox::{Sandbox, SandboxExt};
-pub use snapshot::{SnapshotInfo, Snapshots};
+pub use snapshot::{SnapshotInfo, SnapshotOptions, Snapshots};
 pub use template::{TemplateInfo, Templates};
 pub use watch::{FileEvent, Watch, WatchOptions};

@@ -1,6 +1,7 @@
 //! Templates: the prepared file trees that sandboxes start from.
 
 use crate::{BoxStream, Result, TemplateId};
+use async_trait::async_trait;
 
 /// A template that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +27,18 @@ impl TemplateInfo {
     }
 }
 
-/// Tells which templates a provider offers.
+/// The templates that a provider offers.
+#[async_trait]
 pub trait Templates: Send + Sync {
-    /// Those that there are, the provider's default first. Every name starts a sandbox, and no name comes twice.
+    /// Those that there are, snapshots among them, the provider's default first. Every name starts a sandbox, and no name
+    /// comes twice.
     fn list(&self) -> BoxStream<'static, Result<TemplateInfo>>;
+
+    /// Removes a template or a snapshot, of one with several names that one; `false` if it was gone already. Nothing can be
+    /// started from it by that name any more. Sandboxes that were are not touched: what they need of a snapshot goes with the
+    /// last of them.
+    ///
+    /// # Errors
+    /// `Unsupported` for one that belongs to the provider; `InvalidState` for one that cannot go before those who use it.
+    async fn remove(&self, id: &TemplateId) -> Result<bool>;
 }

@@ -3,8 +3,8 @@
 use sandbox_core::{
     Command, ConnectOptions, CreateOptions, GlobOptions, ListFilesOptions, ListOptions,
     MkdirOptions, PermissionOptions, Position, ProcessId, PtySize, ReadOptions, RemoveOptions,
-    RenameOptions, SandboxId, SandboxPath, Signal, StatOptions, SymlinkOptions, WatchOptions,
-    WriteOptions,
+    RenameOptions, SandboxId, SandboxPath, Signal, SnapshotOptions, StatOptions, SymlinkOptions,
+    TemplateId, WatchOptions, WriteOptions,
 };
 use std::{fmt, time::Duration};
 
@@ -41,6 +41,7 @@ pub(crate) const OPERATIONS: &[&str] = &[
     "watch.watch",
     "metrics.usage",
     "templates.list",
+    "templates.remove",
 ];
 
 /// A call of the contract. Its `Debug` tells what is called, never with what.
@@ -94,6 +95,10 @@ pub enum Arguments<'a> {
     Attach(&'a ProcessId, Position),
     /// `lifecycle.set_lifetime`.
     Lifetime(Duration),
+    /// `snapshots.snapshot`.
+    Snapshot(&'a SnapshotOptions),
+    /// `templates.remove`.
+    Template(&'a TemplateId),
     /// `ports.preview_url`.
     Port(u16),
     /// `process.write_stdin`, the number of bytes.

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use sandbox_core::{
     BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ListOptions,
-    Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider, TemplateInfo, Templates,
+    Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider, TemplateId, TemplateInfo, Templates,
 };
 use std::sync::Arc;
 
@@ -70,6 +70,7 @@ impl<A: Around> SandboxProvider for WrappedProvider<A> {
     }
 }
 
+#[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Templates for WrappedProvider<A> {
     fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
@@ -80,5 +81,12 @@ impl<A: Around> Templates for WrappedProvider<A> {
             None => stream::once(async { Err(Error::unsupported("templates")) }).boxed(),
         };
         self.around.stream(call, open)
+    }
+
+    async fn remove(&self, id: &TemplateId) -> Result<bool> {
+        let templates = self.inner.templates();
+        let templates = templates.ok_or_else(|| Error::unsupported("templates"))?;
+        let call = Call::new(Kind::Control, "templates.remove").with(Arguments::Template(id));
+        self.around.call(call, || templates.remove(id)).await
     }
 }

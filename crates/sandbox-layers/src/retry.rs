@@ -25,7 +25,7 @@ use tokio::time::Instant;
 /// | `info`, `list`, `templates.list`, `attach.processes`, `ports.preview_url`, `metrics.usage` | yes, they only ask |
 /// | `files.read`, `files.stat`, `files.list`, `files.glob`, `watch.watch` | yes, they only look |
 /// | `connect`, `attach.attach`, `lifecycle.set_lifetime`, `pause.pause`, `pause.resume`, `process.resize` | yes, the second time finds what the first has done |
-/// | `kill` | yes; its answer is then `false` if a first attempt had ended the sandbox after all |
+/// | `kill`, `templates.remove` | yes; its answer is then `false` if a first attempt had done it after all |
 /// | `files.write` | yes if its body is at hand, since it replaces the whole file; never after a stream has begun |
 /// | `files.mkdir` | yes with `parents`; else a directory of the first attempt would be `AlreadyExists` |
 /// | `files.set_permissions` | yes |
@@ -135,6 +135,7 @@ fn idempotent(arguments: Arguments<'_>, operation: &str) -> bool {
         | Arguments::Attach(..)
         | Arguments::Lifetime(_)
         | Arguments::Port(_)
+        | Arguments::Template(_)
         | Arguments::Resize(_)
         | Arguments::Read(..)
         | Arguments::Write(..)

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use sandbox_core::{
     Attach, BoxStream, Capabilities, Command, FileEvent, Files, Lifecycle, Metrics, Pause, Ports,
     Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxExt,
-    SandboxId, SandboxInfo, SandboxPath, SnapshotInfo, Snapshots, Usage, Watch, WatchOptions,
+    SandboxId, SandboxInfo, SandboxPath, SnapshotInfo, SnapshotOptions, Snapshots, Usage, Watch,
+    WatchOptions,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -178,11 +179,11 @@ impl<A: Around> Pause for WrappedSandbox<A> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Snapshots for WrappedSandbox<A> {
-    async fn snapshot(&self) -> Result<SnapshotInfo> {
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<SnapshotInfo> {
         let snapshots = self.inner.require_snapshots()?;
-        let run = || snapshots.snapshot();
-        self.create("snapshots.snapshot", Arguments::None, run)
-            .await
+        let run = || snapshots.snapshot(options.clone());
+        let arguments = Arguments::Snapshot(&options);
+        self.create("snapshots.snapshot", arguments, run).await
     }
 }
 

@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt;
 use sandbox_core::{
     ConnectOptions, GlobOptions, Layer, LayeredProvider, ListFilesOptions, ListOptions, Position,
-    ProcessControl, ProcessId, Signal,
+    ProcessControl, ProcessId, Signal, SnapshotOptions,
     fake::{FakeProvider, Gate, Script},
     prelude::*,
 };
@@ -95,7 +95,10 @@ impl Stage {
             "pause.pause" => sandbox.require_pause()?.pause().await?,
             "pause.resume" => sandbox.require_pause()?.resume().await?,
             "snapshots.snapshot" => {
-                sandbox.require_snapshots()?.snapshot().await?;
+                sandbox
+                    .require_snapshots()?
+                    .snapshot(SnapshotOptions::new().name("kept"))
+                    .await?;
             }
             "ports.preview_url" => {
                 sandbox.require_ports()?.preview_url(80).await?;
@@ -106,6 +109,10 @@ impl Stage {
             "templates.list" => {
                 let templates = self.provider.templates().unwrap();
                 let _: Vec<_> = templates.list().try_collect().await?;
+            }
+            "templates.remove" => {
+                let templates = self.provider.templates().unwrap();
+                templates.remove(&"kept".into()).await?;
             }
             "process.write_stdin" => self.control.write_stdin(SECRET.into()).await?,
             "process.close_stdin" => self.control.close_stdin().await?,

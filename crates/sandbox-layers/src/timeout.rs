@@ -232,7 +232,8 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Timeout, "{operation}");
             assert_eq!(error.operation(), Some(operation));
             assert_eq!(before.elapsed(), LIMIT, "{operation}");
-            let named = !["create", "list", "templates.list"].contains(&operation);
+            let named =
+                !["create", "list", "templates.list", "templates.remove"].contains(&operation);
             assert_eq!(error.context("sandbox").is_some(), named, "{operation}");
         }
     }

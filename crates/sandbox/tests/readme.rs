@@ -39,9 +39,13 @@ const GAINS: [(&str, &str); 18] = [
 ];
 
 /// Capabilities that depend on the machine, and on what of it.
-const CONDITIONS: [(&str, &str); 3] = [
+const CONDITIONS: [(&str, &str); 4] = [
     ("users", "for root"),
     ("pause", "where a cgroup of version 2 can be made"),
+    (
+        "snapshots",
+        "files, for root where a cgroup of version 2 can be made; what runs is not carried over",
+    ),
     (
         "metrics",
         "yes; bytes read and written where cgroup version 2 counts them",

@@ -270,6 +270,7 @@ impl Agent {
         if was_full {
             self.accept_again();
         }
+        self.release(number);
         Some(removed)
     }
 

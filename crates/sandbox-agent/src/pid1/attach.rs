@@ -30,7 +30,7 @@ impl Agent {
 
     pub(super) fn spawn(&mut self, id: u64, spawn: Spawn) -> Result<(), Refusal> {
         self.require_attachable()?;
-        self.rest.require_awake()?;
+        self.rest.require_unpaused()?;
         if self.running() >= MAX_RUNNING {
             let message = format!("the sandbox has {MAX_RUNNING} commands running already");
             return Err(Refusal::new(Failure::Exhausted {}, message));

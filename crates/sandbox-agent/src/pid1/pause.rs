@@ -3,6 +3,7 @@
 //! The kernel stops every process of a cgroup that PID 1 is not in: none can wake itself or another one, and none that is
 //! just being started is missed. It takes a moment, for which PID 1 does not wait.
 
+use std::io;
 use std::time::Duration;
 
 use sandbox_agent::protocol::agent::{Event, Failure};
@@ -41,6 +42,10 @@ pub(super) struct Rest {
     pauses: bool,
     idle_ms: u64,
     last_traffic: Duration,
+    /// The commands are to rest until somebody says otherwise.
+    asked: bool,
+    /// Connections until whose end they are to rest at least.
+    holders: Vec<u64>,
 }
 
 impl Rest {
@@ -53,12 +58,19 @@ impl Rest {
             pauses: false,
             idle_ms: 0,
             last_traffic: now(),
+            asked: false,
+            holders: Vec::new(),
         }
     }
 
-    /// Whether all commands have stopped.
-    pub(super) fn is_asleep(&self) -> bool {
-        matches!(self.state, State::Asleep)
+    /// Whether all commands have stopped, and not just for a moment.
+    pub(super) fn is_paused(&self) -> bool {
+        self.asked && matches!(self.state, State::Asleep)
+    }
+
+    /// Whether commands go on.
+    pub(super) fn is_awake(&self) -> bool {
+        matches!(self.state, State::Awake)
     }
 
     /// Whether a connection waits for all commands to have stopped.
@@ -66,15 +78,13 @@ impl Rest {
         matches!(&self.state, State::Falling(waiting) if waiting.contains(&id))
     }
 
-    /// Refuses what would start something.
-    pub(super) fn require_awake(&self) -> Result<(), Refusal> {
-        match self.state {
-            State::Awake => Ok(()),
-            _ => Err(Refusal::new(
-                Failure::State {},
-                "the sandbox is paused, resume it first",
-            )),
+    /// Refuses what would start something, and could only do so when somebody resumes the sandbox.
+    pub(super) fn require_unpaused(&self) -> Result<(), Refusal> {
+        if self.is_awake() || !self.asked {
+            return Ok(());
         }
+        let message = "the sandbox is paused, resume it first";
+        Err(Refusal::new(Failure::State {}, message))
     }
 
     /// Somebody outside has just used the sandbox.
@@ -121,7 +131,7 @@ impl Agent {
 
     /// Looks whether the sandbox was idle for long enough, and when to look again.
     pub(super) fn check_idle(&mut self) {
-        if self.rest.require_awake().is_err() {
+        if !self.rest.is_awake() {
             return;
         }
         let follows = self.connections.values().any(|c| c.attachment.is_some());
@@ -145,7 +155,7 @@ impl Agent {
         let left = self.deadlines.when(Due::Lifetime);
         self.deadlines.cancel(Due::Lifetime);
         self.rest.left_ms = left.map_or(0, |at| milliseconds(at.saturating_sub(now())).max(1));
-        self.rest.by_expiry = true;
+        (self.rest.by_expiry, self.rest.asked) = (true, true);
         if matches!(self.rest.state, State::Awake) && self.fall_asleep().is_err() {
             self.end();
         }
@@ -153,6 +163,36 @@ impl Agent {
 
     /// Stops all commands. The connection is answered when they have.
     pub(super) fn pause(&mut self, id: u64) {
+        let was_asked = std::mem::replace(&mut self.rest.asked, true);
+        if self.bring_to_rest(id).is_err() {
+            self.rest.asked = was_asked;
+        }
+    }
+
+    /// As [`Self::pause`], until the connection closes.
+    pub(super) fn hold(&mut self, id: u64) {
+        self.rest.holders.push(id);
+        if self.bring_to_rest(id).is_err() {
+            self.rest.holders.retain(|holder| *holder != id);
+        }
+    }
+
+    /// A connection is gone, for which commands may have had to rest.
+    pub(super) fn release(&mut self, id: u64) {
+        let before = self.rest.holders.len();
+        self.rest.holders.retain(|holder| *holder != id);
+        if self.rest.holders.len() < before && !self.must_rest() {
+            // If that fails, whoever resumes the sandbox will hear of it.
+            self.rest.asked = self.wake().is_err();
+        }
+    }
+
+    fn must_rest(&self) -> bool {
+        self.rest.asked || !self.rest.holders.is_empty()
+    }
+
+    /// Stops all commands, and answers the connection when they have, or at once if they cannot be stopped.
+    fn bring_to_rest(&mut self, id: u64) -> Result<(), ()> {
         let result = match self.rest.state {
             State::Awake => self.fall_asleep().map(|()| {
                 if let Some(at) = after(FREEZE_MS) {
@@ -162,13 +202,17 @@ impl Agent {
             _ => Ok(()),
         };
         match (result, &mut self.rest.state) {
-            (Err(refusal), _) => self.answer(id, &refusal.into_event()),
+            (Err(refusal), _) => {
+                self.answer(id, &refusal.into_event());
+                return Err(());
+            }
             (Ok(()), State::Falling(waiting)) => {
                 waiting.push(id);
                 self.check_frozen();
             }
             (Ok(()), _) => self.answer(id, &Event::Done {}),
         }
+        Ok(())
     }
 
     /// Has the kernel stop all commands, and time with them.
@@ -223,6 +267,8 @@ impl Agent {
         let message =
             "the sandbox cannot stop its commands in time: one of them may wait for a disk";
         let event = Refusal::new(Failure::Internal {}, message).into_event();
+        self.rest.holders.clear();
+        self.rest.asked = self.rest.by_expiry;
         if self.rest.by_expiry {
             if let State::Falling(waiting) = &mut self.rest.state {
                 let waiting = std::mem::take(waiting);
@@ -236,16 +282,14 @@ impl Agent {
 
     /// Lets all commands go on.
     pub(super) fn resume(&mut self) -> Answer {
-        if matches!(self.rest.state, State::Awake) {
+        if self.rest.is_awake() {
             return Ok(Event::Done {});
         }
-        self.cgroups
-            .freeze(false)
-            .map_err(|error| Refusal::system("let its commands go on", &error))?;
-        let message = "the sandbox was resumed before it was paused";
-        let event = Refusal::new(Failure::State {}, message).into_event();
-        self.leave_falling(State::Awake, &event);
-        self.deadlines.release();
+        if self.rest.holders.is_empty() {
+            self.wake()
+                .map_err(|error| Refusal::system("let its commands go on", &error))?;
+        }
+        self.rest.asked = false;
         let is_over = self.deadlines.when(Due::Lifetime).is_none();
         if std::mem::take(&mut self.rest.by_expiry) && is_over {
             match std::mem::take(&mut self.rest.left_ms) {
@@ -256,6 +300,18 @@ impl Agent {
         self.rest.touch();
         self.watch_idleness();
         Ok(Event::Done {})
+    }
+
+    /// Lets the commands go on, and time with them.
+    fn wake(&mut self) -> io::Result<()> {
+        self.cgroups.freeze(false)?;
+        let message = "the sandbox was resumed before it was paused";
+        let event = Refusal::new(Failure::State {}, message).into_event();
+        self.leave_falling(State::Awake, &event);
+        self.deadlines.release();
+        self.rest.touch();
+        self.watch_idleness();
+        Ok(())
     }
 }
 

@@ -130,6 +130,7 @@ impl Agent {
             Request::Files {} => return self.files(id),
             Request::Shutdown {} => self.end(),
             Request::Pause {} => return self.pause(id),
+            Request::Hold {} => return self.hold(id),
             Request::Resume {} => self.resume(),
             Request::SetExpiry { pauses, idle_ms } => self.set_expiry(pauses, idle_ms),
             Request::Info { version } => self.info(version),
@@ -185,7 +186,7 @@ impl Agent {
             uptime_ms: milliseconds(now().saturating_sub(self.started)),
             remaining_ms: remaining,
             running: u32::try_from(self.running()).unwrap_or(u32::MAX),
-            paused: self.rest.is_asleep(),
+            paused: self.rest.is_paused(),
         })
     }
 

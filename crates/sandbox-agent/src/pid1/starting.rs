@@ -119,7 +119,7 @@ impl Agent {
 
     /// Forks the process that becomes the next command. If that fails, it is tried again when a command comes.
     pub(super) fn recruit(&mut self) {
-        if self.reserve.is_none() && self.rest.require_awake().is_ok() {
+        if self.reserve.is_none() && self.rest.is_awake() {
             self.reserve = self.launcher.recruit(&mut self.cgroups).ok();
         }
         self.deadlines.cancel(Due::Reserve);

@@ -150,6 +150,9 @@ wire_enum! {
         /// On an attachment that shares the ring: the reader has taken what comes before this cursor. What a sole
         /// foreground reader has not taken is not overwritten. Not answered.
         19 => Taken { at: u64 },
+        /// As [`Request::Pause`], but only until this connection closes, and unseen: nobody is told that the sandbox is
+        /// paused, and commands that are asked for meanwhile start afterwards.
+        20 => Hold {},
     }
 }
 

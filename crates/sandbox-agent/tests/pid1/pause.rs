@@ -236,6 +236,63 @@ fn an_idle_sandbox_is_paused_and_its_lifetime_with_it() {
 }
 
 #[test]
+fn whoever_holds_the_commands_lets_them_go_by_leaving() {
+    let world = World::new();
+    let frozen = || world.cgroup.as_ref().unwrap().is_frozen();
+    let (first, second) = (world.address.connect(), world.address.connect());
+    assert_eq!(first.ask(&Request::Hold {}), Event::Done {});
+    assert!(frozen());
+    assert!(!world.address.is_paused());
+    assert_eq!(second.ask(&Request::Hold {}), Event::Done {});
+    // What is asked for meanwhile waits, even if it was the first to be let go.
+    let waiting = world.address.connect();
+    waiting.send(&Request::Spawn {
+        spawn: sh("echo on"),
+    });
+    drop(first);
+    world.address.let_pass(50);
+    assert!(frozen());
+    assert!(!waiting.is_readable(std::time::Duration::ZERO));
+    drop(second);
+    assert!(matches!(waiting.event(), Event::Started { .. }));
+    assert_eq!(waiting.rest().expect_code(0).out(), "on\n");
+    assert!(!frozen());
+}
+
+#[test]
+fn who_holds_a_paused_sandbox_leaves_it_paused_and_a_resume_waits_for_him() {
+    let world = World::new();
+    let frozen = || world.cgroup.as_ref().unwrap().is_frozen();
+    world.pause();
+    let holder = world.address.connect();
+    assert_eq!(holder.ask(&Request::Hold {}), Event::Done {});
+    drop(holder);
+    world.address.let_pass(50);
+    assert!(frozen() && world.address.is_paused());
+    let holder = world.address.connect();
+    assert_eq!(holder.ask(&Request::Hold {}), Event::Done {});
+    world.resume();
+    assert!(frozen());
+    world.pause();
+    world.resume();
+    drop(holder);
+    assert!(eventually(|| !frozen()));
+    assert_eq!(world.address.sh("echo on").expect_code(0).out(), "on\n");
+}
+
+#[test]
+fn the_clocks_of_a_held_sandbox_run_on() {
+    let world = World::new();
+    assert_eq!(world.address.set_expiry(false, 100), Event::Done {});
+    let holder = world.address.connect();
+    assert_eq!(holder.ask(&Request::Hold {}), Event::Done {});
+    world.address.let_pass(300);
+    assert!(!world.sandbox.has_ended());
+    drop(holder);
+    assert!(world.sandbox.ends());
+}
+
+#[test]
 fn without_a_cgroup_it_is_refused() {
     let world = without_cgroup();
     let refused = |event| match event {
@@ -245,6 +302,7 @@ fn without_a_cgroup_it_is_refused() {
         other => panic!("{other:?}"),
     };
     refused(world.address.ask(&Request::Pause {}));
+    refused(world.address.ask(&Request::Hold {}));
     refused(world.address.set_expiry(true, 0));
     assert_eq!(world.address.ask(&Request::Resume {}), Event::Done {});
     assert_eq!(world.address.set_expiry(false, 100), Event::Done {});

@@ -142,6 +142,7 @@ fn requests() -> Vec<Request> {
             lifetime_ms: 5,
         },
         Request::Pause {},
+        Request::Hold {},
         Request::Usage {},
         Request::Resume {},
         Request::SetExpiry {

@@ -95,6 +95,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Files {}),
         Just(Request::Shutdown {}),
         Just(Request::Pause {}),
+        Just(Request::Hold {}),
         Just(Request::Usage {}),
         Just(Request::Resume {}),
         any::<(bool, u64)>().prop_map(|(pauses, idle_ms)| Request::SetExpiry { pauses, idle_ms }),

@@ -2,7 +2,7 @@
 
 use super::ls::Entry;
 use crate::{
-    args::{CreateArgs, SandboxArgs},
+    args::{CreateArgs, LimitArgs, SandboxArgs},
     output::{self, Stop},
     provider,
     signals::Signals,
@@ -86,14 +86,17 @@ pub(crate) fn options(args: &SandboxArgs) -> CreateOptions {
     for (key, value) in &args.metadata {
         options = options.label(key, value);
     }
+    options.limits = limits(&args.limits);
+    options
+}
+
+/// The ceilings that the arguments ask for.
+pub(crate) fn limits(args: &LimitArgs) -> Option<Limits> {
     let mut limits = Limits::new();
     limits.memory = args.memory;
     limits.cpus = args.cpus;
     limits.processes = args.processes;
-    if limits != Limits::new() {
-        options = options.limits(limits);
-    }
-    options
+    (limits != Limits::new()).then_some(limits)
 }
 
 /// Makes a sandbox and says how long that took.

@@ -7,6 +7,7 @@
 
 mod copies;
 mod exec;
+mod forks;
 mod full_disk;
 mod interrupts;
 mod lists;

@@ -1,4 +1,4 @@
-//! A sandbox's clock, snapshots and ports.
+//! A sandbox's clock and ports.
 
 use crate::{
     case::Case,
@@ -6,7 +6,7 @@ use crate::{
     process::start,
     spec::cases,
 };
-use sandbox_core::{Command, ErrorKind, FilesExt, Sandbox, SandboxExt, SandboxState, Source};
+use sandbox_core::{Command, ErrorKind, FilesExt, Sandbox, SandboxExt, SandboxState};
 use std::time::{Duration, SystemTime};
 
 cases! { "lifecycle":
@@ -15,7 +15,6 @@ cases! { "lifecycle":
     set_lifetime_can_extend [Lifecycle],
     senseless_lifetimes_are_invalid [Lifecycle],
     expiry_ends_running_commands [Lifecycle, Shell],
-    a_snapshot_keeps_the_state [Snapshots],
     a_preview_url_is_a_url [Ports],
 }
 
@@ -128,25 +127,6 @@ async fn expiry_ends_running_commands(case: &Case) -> Result {
             "a stream of an expired sandbox",
         ),
     }
-}
-
-async fn a_snapshot_keeps_the_state(case: &Case) -> Result {
-    let sandbox = case.sandbox().await?;
-    sandbox.files().write_bytes("note", "before").await?;
-    let snapshot = sandbox.require_snapshots()?.snapshot().await?;
-    sandbox.files().write_bytes("note", "after").await?;
-    let options = case.options().source(Source::Snapshot(snapshot.id));
-    let copy = case.create(options).await?;
-    same_bytes(
-        copy.files().read_bytes("note").await?,
-        "before",
-        "in the copy",
-    )?;
-    same_bytes(
-        sandbox.files().read_bytes("note").await?,
-        "after",
-        "in the original",
-    )
 }
 
 async fn a_preview_url_is_a_url(case: &Case) -> Result {

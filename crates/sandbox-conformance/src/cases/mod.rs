@@ -21,6 +21,7 @@ mod provider;
 mod pty;
 mod shell;
 mod signals;
+mod snapshots;
 mod special;
 mod stdin;
 mod timeout;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Spec> {
         create::CASES,
         lifecycle::CASES,
         pause::CASES,
+        snapshots::CASES,
         limits::CASES,
         exec::CASES,
         shell::CASES,

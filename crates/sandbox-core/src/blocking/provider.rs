@@ -2,8 +2,8 @@
 
 use super::{BlockingSandbox, runtime::Shared};
 use crate::{
-    Capabilities, ConnectOptions, CreateOptions, EnforcementReport, ListOptions, Result, SandboxId,
-    SandboxInfo, SandboxProvider, TemplateInfo,
+    Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ListOptions, Result,
+    SandboxId, SandboxInfo, SandboxProvider, TemplateId, TemplateInfo,
 };
 use futures_util::TryStreamExt;
 use std::sync::Arc;
@@ -101,5 +101,15 @@ impl BlockingProvider {
         let templates = self.inner.templates()?;
         let list = async { templates.list().try_collect().await };
         Some(self.runtime.run(list))
+    }
+
+    /// As [`Templates::remove`](crate::Templates::remove).
+    ///
+    /// # Errors
+    /// The same, `Unsupported` if it has no templates, and `InvalidState` inside of an async runtime.
+    pub fn remove_template(&self, id: &TemplateId) -> Result<bool> {
+        let templates = self.inner.templates();
+        let templates = templates.ok_or_else(|| Error::unsupported("templates"))?;
+        self.runtime.run(templates.remove(id))
     }
 }

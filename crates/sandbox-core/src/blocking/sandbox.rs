@@ -3,7 +3,7 @@
 use super::{BlockingFiles, BlockingProcess, runtime::Shared};
 use crate::{
     Capabilities, Command, Output, Position, ProcessId, ProcessInfo, PtySize, Result, Sandbox,
-    SandboxExt, SandboxId, SandboxInfo, SnapshotInfo,
+    SandboxExt, SandboxId, SandboxInfo, SnapshotInfo, SnapshotOptions,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -135,9 +135,9 @@ impl BlockingSandbox {
     ///
     /// # Errors
     /// The same.
-    pub fn snapshot(&self) -> Result<SnapshotInfo> {
+    pub fn snapshot(&self, options: SnapshotOptions) -> Result<SnapshotInfo> {
         self.runtime
-            .run(async { self.inner.require_snapshots()?.snapshot().await })
+            .run(async { self.inner.require_snapshots()?.snapshot(options).await })
     }
 
     /// As [`Ports::preview_url`](crate::Ports::preview_url).

@@ -26,7 +26,7 @@ fn a_sandbox_is_made_found_and_killed() {
     sandbox.set_lifetime(Duration::from_secs(60)).unwrap();
     sandbox.pause().unwrap();
     sandbox.resume().unwrap();
-    sandbox.snapshot().unwrap();
+    sandbox.snapshot(Default::default()).unwrap();
     assert!(sandbox.preview_url(80).unwrap().contains("80"));
     assert!(provider.sandbox(&id).kill().unwrap());
     assert!(!provider.kill(&id).unwrap());

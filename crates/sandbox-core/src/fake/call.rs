@@ -40,6 +40,7 @@ pub const OPERATIONS: &[&str] = &[
     "ports.preview_url",
     "metrics.usage",
     "templates.list",
+    "templates.remove",
 ];
 
 /// A call that a fake has got.

@@ -45,6 +45,8 @@ pub(super) struct Sandboxes {
     living: BTreeMap<u64, Arc<Inside>>,
     made: u64,
     pub(super) snapshots: BTreeMap<SnapshotId, Tree>,
+    /// How many snapshots were ever taken.
+    pub(super) kept: u64,
 }
 
 impl FakeProvider {
@@ -230,6 +232,10 @@ impl Shared {
         }
     }
 
+    fn snapshot(&self, id: &SnapshotId) -> Option<Tree> {
+        lock(&self.sandboxes).snapshots.get(id).cloned()
+    }
+
     /// The tree that a new sandbox starts with.
     fn source(&self, source: Option<&Source>) -> Result<Tree> {
         let missing =
@@ -237,15 +243,11 @@ impl Shared {
         match source {
             None => Ok(Tree::new(self.now())),
             Some(Source::Template(id)) if id.as_str() == TEMPLATE => Ok(Tree::new(self.now())),
-            Some(Source::Template(_)) => Err(missing("template")),
-            Some(Source::Snapshot(id)) => {
-                let sandboxes = lock(&self.sandboxes);
-                sandboxes
-                    .snapshots
-                    .get(id)
-                    .cloned()
-                    .ok_or_else(|| missing("snapshot"))
+            Some(Source::Template(id)) => {
+                let snapshot = self.snapshot(&SnapshotId::new(id.as_str()));
+                snapshot.ok_or_else(|| missing("template"))
             }
+            Some(Source::Snapshot(id)) => self.snapshot(id).ok_or_else(|| missing("snapshot")),
             Some(Source::Fork(id)) => Ok(self.find(id)?.tree()),
         }
     }
@@ -347,6 +349,7 @@ impl SandboxProvider for FakeProvider {
     }
 }
 
+#[async_trait]
 impl Templates for FakeProvider {
     fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
         let shared = Arc::clone(&self.shared);
@@ -354,8 +357,23 @@ impl Templates for FakeProvider {
             shared.calls.enter(Call::new("templates.list")).await?;
             let mut info = TemplateInfo::new(TemplateId::new(TEMPLATE));
             info.description = Some("an empty home".to_owned());
-            Ok(info)
+            let sandboxes = lock(&shared.sandboxes);
+            let snapshots = sandboxes.snapshots.keys().map(|id| id.as_str().into());
+            let snapshots: Vec<_> = snapshots.map(TemplateInfo::new).collect();
+            let all = std::iter::once(info).chain(snapshots);
+            Ok(stream::iter(all.map(Ok).collect::<Vec<_>>()))
         };
-        stream::once(listed).boxed()
+        stream::once(listed).try_flatten().boxed()
+    }
+
+    async fn remove(&self, id: &TemplateId) -> Result<bool> {
+        let call = Call::new("templates.remove");
+        self.shared.calls.enter(call).await?;
+        if id.as_str() == TEMPLATE {
+            return Err(Error::unsupported("removing the fake's own template"));
+        }
+        let mut sandboxes = lock(&self.shared.sandboxes);
+        let snapshot = SnapshotId::new(id.as_str());
+        Ok(sandboxes.snapshots.remove(&snapshot).is_some())
     }
 }

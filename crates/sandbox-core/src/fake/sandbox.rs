@@ -4,7 +4,7 @@ use super::{Call, call::lock, process::FakeProcess, provider::Shared, tree::Tree
 use crate::{
     Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Metrics, Pause, Ports,
     Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId,
-    SandboxInfo, SandboxState, SnapshotId, SnapshotInfo, Snapshots, Stdin, Usage,
+    SandboxInfo, SandboxState, SnapshotId, SnapshotInfo, SnapshotOptions, Snapshots, Stdin, Usage,
 };
 use async_trait::async_trait;
 use std::{
@@ -297,12 +297,19 @@ impl Pause for FakeSandbox {
 
 #[async_trait]
 impl Snapshots for FakeSandbox {
-    async fn snapshot(&self) -> Result<SnapshotInfo> {
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<SnapshotInfo> {
         let tree = self.enter("snapshots.snapshot").await?.tree();
         let mut sandboxes = lock(&self.shared.sandboxes);
-        let id = SnapshotId::new(format!("snapshot-{}", sandboxes.snapshots.len() + 1));
+        sandboxes.kept += 1;
+        let numbered = format!("snapshot-{}", sandboxes.kept);
+        let id = SnapshotId::new(options.name.clone().unwrap_or(numbered));
+        if sandboxes.snapshots.contains_key(&id) {
+            let message = "a snapshot of this name exists";
+            return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
         sandboxes.snapshots.insert(id.clone(), tree);
         let mut info = SnapshotInfo::new(id);
+        info.name = options.name;
         info.created_at = Some(self.shared.now());
         Ok(info)
     }

@@ -98,6 +98,8 @@ pub(super) fn told(arguments: Arguments<'_>, command_lines: bool) -> Map<String,
                 _ => told,
             }
         }
+        Arguments::Template(id) => told.put("template", text(id.as_str())),
+        Arguments::Snapshot(options) => told.text("name", options.name.as_ref()),
         Arguments::Lifetime(time) => told.seconds("lifetime", Some(time)),
         Arguments::Port(port) => told.put("port", port),
         Arguments::Stdin(bytes) => told.put("bytes", bytes),

@@ -34,7 +34,7 @@ async fn every_call_has_one_record() {
         assert_eq!(record.event, AuditEvent::End, "{operation}");
         assert_eq!(record.outcome.as_deref(), Some("ok"), "{operation}");
         assert_eq!(record.actor.as_deref(), Some("agent 7"));
-        let named = !["list", "templates.list"].contains(&operation);
+        let named = !["list", "templates.list", "templates.remove"].contains(&operation);
         assert_eq!(record.sandbox.is_some(), named, "{operation}");
         let process = operation.starts_with("process.") || operation.ends_with("spawn");
         let process = process || operation == "attach.attach";

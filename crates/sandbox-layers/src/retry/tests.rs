@@ -30,6 +30,7 @@ const IDEMPOTENT: &[&str] = &[
     "ports.preview_url",
     "process.resize",
     "templates.list",
+    "templates.remove",
 ];
 
 fn fault(kind: ErrorKind) -> Fault {

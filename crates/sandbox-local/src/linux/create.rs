@@ -10,7 +10,7 @@ use super::{
     record::{Locked, Record, SOCKET, STORE, looks_like_id, storage_error},
     seccomp,
     site::Site,
-    socket,
+    snapshot, socket,
     template::{self, Layer, Template},
 };
 use rustix::process::Signal;
@@ -66,6 +66,8 @@ impl SetExpiry {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) template: TemplateId,
+    /// The sandbox whose present state it starts from instead.
+    pub(crate) fork: Option<SandboxId>,
     pub(crate) name: Option<String>,
     pub(crate) ownership: Ownership,
     pub(crate) lifetime: Duration,
@@ -86,12 +88,22 @@ impl Request {
         check_limits(&shared.site.host, &options.limits.unwrap_or_default())?;
         let unsupported =
             |what: &str| Err(Error::unsupported(what).with_provider(super::provider::NAME));
-        let template = match options.source {
-            None => TemplateId::new(template::DEFAULT),
-            Some(Source::Template(id)) => id,
-            Some(_) => return unsupported("starting from a snapshot or a fork"),
+        let state = &shared.site.state;
+        let (template, fork) = match options.source {
+            None => (TemplateId::new(template::DEFAULT), None),
+            Some(Source::Template(id)) => (id, None),
+            Some(Source::Snapshot(id)) => {
+                snapshot::require(state, &id)?;
+                (TemplateId::new(id.as_str()), None)
+            }
+            // What it starts from is made when it is, and never shown.
+            Some(Source::Fork(id)) => (TemplateId::new(template::DEFAULT), Some(id)),
+            Some(_) => return unsupported("such a source"),
         };
-        template::check(&template, &shared.site.state)?;
+        template::check(&template, state)?;
+        if fork.is_some() && !snapshot::can_be_taken(&shared.site.host) {
+            return unsupported("a fork without root or without a cgroup of version 2");
+        }
         if !matches!(options.network, None | Some(NetworkPolicy::Off)) {
             return unsupported("a network policy other than off");
         }
@@ -119,6 +131,7 @@ impl Request {
         let ownership = options.ownership.unwrap_or(Ownership::Owned);
         Ok(Self {
             template,
+            fork,
             name: options.name,
             ownership,
             lifetime,
@@ -134,6 +147,7 @@ impl Request {
     pub(crate) fn pooled(template: TemplateId) -> Self {
         Self {
             template,
+            fork: None,
             name: None,
             ownership: Ownership::Owned,
             lifetime: Duration::ZERO,
@@ -179,7 +193,7 @@ fn check_time(what: &str, time: Duration) -> Result<()> {
     Ok(())
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     if looks_like_id(name) {
         // Whoever means that id would reach this sandbox, once the other has ended.
         let message = "a name must not look like an id, use another length or a `-`";
@@ -240,6 +254,11 @@ fn check_limits(host: &Host, asked: &Limits) -> Result<()> {
 pub(crate) fn make(site: &Site, request: Request) -> Result<Made> {
     super::enforcement::require_walls(&site.host, site.weaken)?;
     let template = template::open(&request.template, &site.state)?;
+    make_from(site, request, template)
+}
+
+/// Makes the sandbox from a template that is at hand.
+pub(crate) fn make_from(site: &Site, request: Request, template: Template) -> Result<Made> {
     let (id, locked) = site
         .records
         .add()
@@ -336,6 +355,7 @@ fn put_on_record(
         name: request.name,
         template: template.name.clone(),
         template_env: template.env.clone(),
+        trees: snapshot::relative(&site.state, &template.trees),
         template_directory: Some(template.directory.clone()),
         shell: template.shell.clone(),
         ownership: request.ownership,

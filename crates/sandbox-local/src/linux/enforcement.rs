@@ -91,6 +91,12 @@ fn user_ids(host: &Host, holds: bool) -> Wall {
     Wall::new("user_ids", Enforcement::Partial, detail)
 }
 
+/// What is not carried over from a sandbox to those that start from it.
+pub(crate) fn files_alone() -> Wall {
+    let detail = "a sandbox starts from the files of another one; what runs in that, and its memory, is not carried over";
+    Wall::new("memory_of_source", Enforcement::NotEnforced, detail)
+}
+
 fn wall(name: &'static str, holds: bool, detail: &str) -> Wall {
     let enforcement = if holds {
         Enforcement::Enforced

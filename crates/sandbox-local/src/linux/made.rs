@@ -12,7 +12,7 @@ use rustix::{
     process::Signal,
 };
 use sandbox_agent::protocol::{
-    MAX_PACKET, VERSION,
+    VERSION,
     agent::{Event, Request},
 };
 use sandbox_core::{Error, ErrorKind, Ownership, Result, SandboxId};
@@ -176,13 +176,7 @@ pub(crate) fn mute(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -
 /// Asks the PID 1 of the record in `directory` once.
 fn ask(directory: BorrowedFd<'_>, request: &Request) -> io::Result<Event> {
     let connection = socket::connect(directory, SOCKET)?;
-    socket::send(connection.as_fd(), request, &[])?;
-    if !wait(connection.as_fd(), ANSWER_WITHIN) {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let (event, _) = socket::receive(connection.as_fd(), &mut vec![0; MAX_PACKET])?
-        .ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok(event)
+    socket::ask(connection.as_fd(), request, ANSWER_WITHIN)
 }
 
 /// Waits until a descriptor is readable, as a pidfd is when its process has ended; false if it takes too long.

@@ -21,6 +21,7 @@ mod sandbox;
 mod seccomp;
 mod shared;
 mod site;
+mod snapshot;
 mod socket;
 mod stdin;
 mod template;

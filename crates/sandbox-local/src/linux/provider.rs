@@ -11,7 +11,8 @@ use super::{
     record::{self, Record},
     sandbox::{self, LocalSandbox},
     site::Site,
-    template,
+    snapshot,
+    template::{self, Template},
 };
 use crate::{LocalBuilder, sys};
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use sandbox_agent::protocol::agent::Request;
 use sandbox_core::{
     BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ErrorKind,
     Limits, ListOptions, Ownership, Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider,
-    TemplateInfo, Templates,
+    Source, TemplateId, TemplateInfo, Templates,
 };
 use std::{
     collections::HashMap,
@@ -130,12 +131,12 @@ impl LocalProvider {
         let mut sandboxes = records.ids().map_err(failed)?;
         // What cannot be looked at is not removed either.
         sandboxes.retain(|id| records.is_alive(id).is_ok_and(|is_alive| !is_alive));
+        let (state, used) = (&self.shared.site.state, self.shared.site.templates_in_use());
+        let mut templates = template::outdated(state, &used);
+        templates.extend(snapshot::unneeded(state, &used));
         Ok(Pruned {
             sandboxes,
-            templates: template::outdated(
-                &self.shared.site.state,
-                &self.shared.site.templates_in_use(),
-            ),
+            templates,
         })
     }
 
@@ -150,11 +151,14 @@ impl LocalProvider {
         if let Some(pool) = &self.shared.pool {
             pool.discard_unfit(&self.shared.site);
         }
+        let site = &self.shared.site;
+        let (state, used) = (&site.state, || site.templates_in_use());
+        let sandboxes = reap::reap_all(records).map_err(failed)?;
+        let mut templates = snapshot::collect(state, &used);
+        templates.extend(template::prune(state, &used));
         Ok(Pruned {
-            sandboxes: reap::reap_all(records).map_err(failed)?,
-            templates: template::prune(&self.shared.site.state, &|| {
-                self.shared.site.templates_in_use()
-            }),
+            sandboxes,
+            templates,
         })
     }
 
@@ -178,6 +182,15 @@ impl LocalProvider {
             _ => self.shared.own(made),
         }
         Ok(sandbox)
+    }
+
+    /// What a request for a fork starts from.
+    async fn fork_of(&self, request: &create::Request) -> Result<Option<Template>> {
+        let Some(id) = &request.fork else {
+            return Ok(None);
+        };
+        let taken = self.handle(id).keep(None, false).await?;
+        Ok(Some(taken.template))
     }
 
     fn handle(&self, id: &SandboxId) -> Arc<LocalSandbox> {
@@ -216,14 +229,20 @@ impl SandboxProvider for LocalProvider {
 
     fn enforcement(&self, options: &CreateOptions) -> EnforcementReport {
         let limits = create::limits(&self.shared.default_limits, options);
-        enforcement::report(&self.shared.site.host, &limits, self.shared.site.weaken)
+        let site = &self.shared.site;
+        let mut report = enforcement::report(&site.host, &limits, site.weaken);
+        if let Some(Source::Fork(_) | Source::Snapshot(_)) = options.source {
+            report.walls.push(enforcement::files_alone());
+        }
+        report
     }
 
     async fn create(&self, options: CreateOptions) -> Result<Arc<dyn Sandbox>> {
         let request = create::Request::check(&self.shared, options)?;
         let (shared, expiry) = (Arc::clone(&self.shared), request.expiry);
         let create = async {
-            let make = move || shared.make(request).map(Unclaimed::new);
+            let forked = self.fork_of(&request).await?;
+            let make = move || shared.make(request, forked).map(Unclaimed::new);
             self.claim(blocking(make).await?, expiry).await
         };
         create
@@ -279,12 +298,27 @@ impl SandboxProvider for LocalProvider {
     }
 }
 
+#[async_trait]
 impl Templates for LocalProvider {
     fn list(&self) -> BoxStream<'static, Result<TemplateInfo>> {
-        let state = self.shared.site.state.clone();
-        let all = async move { blocking(move || Ok(template::all(&state))).await };
-        let all = stream::once(all).map_ok(|all| stream::iter(all.into_iter().map(Ok)));
-        all.try_flatten().boxed()
+        let shared = Arc::clone(&self.shared);
+        let all = async move {
+            let all = blocking(move || template::all(&shared.site.state)).await?;
+            Ok(stream::iter(all.into_iter().map(Ok)))
+        };
+        stream::once(all).try_flatten().boxed()
+    }
+
+    async fn remove(&self, id: &TemplateId) -> Result<bool> {
+        if template::is_own(id) {
+            let message = format!("removing the provider's own template `{id}`");
+            let error = Error::unsupported(message).with_provider(NAME);
+            return Err(error.with_operation("templates.remove"));
+        }
+        match self.remove_template(id).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|_| true),
+        }
     }
 }
 
@@ -316,7 +350,10 @@ impl Shared {
     }
 
     /// Takes a sandbox that waits, or makes one.
-    fn make(&self, request: create::Request) -> Result<Made> {
+    fn make(&self, request: create::Request, forked: Option<Template>) -> Result<Made> {
+        if let Some(template) = forked {
+            return create::make_from(&self.site, request, template);
+        }
         let taken = self
             .pool
             .as_ref()

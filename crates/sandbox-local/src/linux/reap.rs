@@ -4,6 +4,7 @@ use super::{
     ranges,
     record::{Locked, Records, STORE},
     remove::remove_tree,
+    snapshot,
 };
 use sandbox_core::SandboxId;
 use serde::Serialize;
@@ -26,7 +27,7 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
         record => record?,
     };
-    match record {
+    match &record {
         Some(record) => {
             record.groups.remove(&locked.name())?;
             if let Some(range) = record.range {
@@ -38,7 +39,11 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
     }
     // The record goes last: what it names could not be found without it.
     remove_tree(&locked.path.join(STORE))?;
-    remove_tree(&locked.path)
+    remove_tree(&locked.path)?;
+    if let Some(record) = record {
+        snapshot::let_go(&Records::around(locked), &record.trees);
+    }
+    Ok(())
 }
 
 /// Removes what sandboxes that are over have left; those that live or are being made are not touched. What cannot be

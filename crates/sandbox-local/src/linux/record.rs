@@ -4,7 +4,11 @@
 //! held by the sandbox's PID 1, by the program that makes it, and by an owner as long as it lives; whoever can take it
 //! has found something that is over, and may remove what is left.
 
-use super::{cgroup::Groups, template::InUse};
+use super::{
+    cgroup::Groups,
+    snapshot,
+    template::{InUse, Tree},
+};
 use rustix::{
     fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags},
     io::Errno,
@@ -12,7 +16,7 @@ use rustix::{
 use sandbox_core::{Error, ErrorKind, Limits, Ownership, Result, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::{
@@ -44,6 +48,9 @@ pub(crate) struct Record {
     /// Variables of every command that the template sets.
     #[serde(default)]
     pub(crate) template_env: BTreeMap<String, String>,
+    /// The file trees that it sees below its own changes; paths are relative to the state directory, or absolute.
+    #[serde(default)]
+    pub(crate) trees: Vec<Tree>,
     /// The template's shell, for `Command::shell`.
     pub(crate) shell: String,
     pub(crate) ownership: Ownership,
@@ -99,6 +106,20 @@ impl Records {
                 return Ok((id, locked));
             }
         }
+    }
+
+    /// Those among which this one is.
+    pub(crate) fn around(locked: &Locked) -> Self {
+        let directory = locked.path.parent().unwrap_or(&locked.path);
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        let state = self.directory.parent();
+        state.unwrap_or(&self.directory).to_owned()
     }
 
     /// Directory of the record of `id`, which need not exist.
@@ -164,10 +185,12 @@ impl Records {
 
     /// The templates that living sandboxes stand on; `None` if one of these does not say.
     pub(crate) fn templates_in_use(&self) -> InUse {
-        let mut names = HashSet::new();
+        let mut names = snapshot::needed(&self.state())?;
         for id in self.ids().ok()? {
             if self.is_alive(&id).ok()? {
-                names.insert(self.read(&id).ok()??.template_directory?);
+                let record = self.read(&id).ok()??;
+                names.insert(record.template_directory?);
+                names.extend(snapshot::directories(&record.trees));
             }
         }
         Some(names)
@@ -351,22 +374,24 @@ pub(crate) fn is_id(id: &SandboxId) -> bool {
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 const RANDOM: usize = 15;
 
-/// Whether a text could be the id of another sandbox, now or later.
+/// Whether a text could be the id of another sandbox or of a snapshot, now or later.
 pub(crate) fn looks_like_id(text: &str) -> bool {
     let random = text.strip_prefix('s').unwrap_or_default();
-    random.len() == RANDOM && random.bytes().all(|byte| ALPHABET.contains(&byte))
+    let is_one = random.len() == RANDOM && random.bytes().all(|byte| ALPHABET.contains(&byte));
+    is_one || snapshot::looks_like_id(text)
 }
 
 /// `s` and 15 lower-case letters or digits: 77 bits, and a valid host name.
 fn new_id() -> io::Result<SandboxId> {
-    let mut random = [0; RANDOM];
+    Ok(SandboxId::new(format!("s{}", random::<RANDOM>()?)))
+}
+
+/// So many lower-case letters or digits that nobody can guess.
+pub(crate) fn random<const COUNT: usize>() -> io::Result<String> {
+    let mut random = [0; COUNT];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
-    let tail = random
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
-    Ok(SandboxId::new(
-        std::iter::once('s').chain(tail).collect::<String>(),
-    ))
+    let letter = |byte: &u8| char::from(ALPHABET[usize::from(byte % 32)]);
+    Ok(random.iter().map(letter).collect())
 }
 
 /// An I/O failure of ours: a full disk is said so.

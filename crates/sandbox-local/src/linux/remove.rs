@@ -27,7 +27,7 @@ use std::{
 const PASSES: u32 = 100;
 
 /// Within the tree no link and no mount leads anywhere.
-const BELOW: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_XDEV);
+pub(crate) const BELOW: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_XDEV);
 
 /// Bytes of names that are read at a time: few, for they are read again after each directory that was entered.
 const BUFFER: usize = 4096;

@@ -10,6 +10,7 @@ use super::{
     provider::{NAME, Shared, blocking},
     reap,
     record::{Record, SOCKET, storage_error},
+    snapshot::{self, Taken},
     socket::{self, Connection},
     usage,
 };
@@ -21,7 +22,8 @@ use sandbox_agent::protocol::{
 use sandbox_core::{
     Attach, BoxStream, Capabilities, Command, Error, ErrorKind, FileEvent, Files, Lifecycle,
     Metrics, Pause, Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxPath, SandboxState, TemplateId, Usage, Watch, WatchOptions,
+    SandboxId, SandboxInfo, SandboxPath, SandboxState, SnapshotInfo, SnapshotOptions, Snapshots,
+    TemplateId, Usage, Watch, WatchOptions,
 };
 use std::{
     io,
@@ -35,6 +37,9 @@ use tokio::time::Instant;
 /// How long a sandbox may have too many connections waiting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long its commands may take to stop, which it gives up itself before.
+const HELD_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a sandbox may take to end when it is asked to.
 const ASKED_WITHIN: Duration = Duration::from_secs(2);
@@ -68,6 +73,7 @@ pub(crate) fn capabilities(host: &Host) -> Capabilities {
     capabilities.attach = true;
     capabilities.lifecycle = true;
     capabilities.pause = host.v2.is_some();
+    capabilities.snapshots = snapshot::can_be_taken(host);
     capabilities.watch = true;
     capabilities.metrics = true;
     capabilities.shell = true;
@@ -256,6 +262,29 @@ impl LocalSandbox {
             .await
     }
 
+    /// Keeps its present state, as a snapshot that is offered or only as what is returned.
+    pub(crate) async fn keep(&self, name: Option<String>, offer: bool) -> Result<Taken> {
+        let record = self.link.record()?.clone();
+        let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
+        let connection = self.link.connect().await?;
+        // To the end, even if nobody waits for it any more: the commands go on when the connection closes.
+        blocking(move || {
+            let ask = |request| {
+                let answer = socket::ask(connection.as_fd(), &request, HELD_WITHIN);
+                answer.map_err(|error| link.failed(error))
+            };
+            match ask(Request::Hold {})? {
+                Event::Done {} => {}
+                other => return Err(unexpected(other)),
+            }
+            snapshot::take(&shared.site, &record, name, offer, || {
+                // If it had ended meanwhile somebody might have begun to remove its files.
+                ask(Request::Info { version: VERSION }).map(drop)
+            })
+        })
+        .await
+    }
+
     async fn start(&self, command: Command, size: Option<PtySize>) -> Result<Process> {
         let spawn = process::to_wire(&command, size, &self.link.record()?.shell)?;
         self.link.check_user(spawn.user.as_deref())?;
@@ -344,6 +373,11 @@ impl Sandbox for LocalSandbox {
 
     fn metrics(&self) -> Option<&dyn Metrics> {
         Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        let can_keep = snapshot::can_be_taken(&self.shared.site.host);
+        can_keep.then_some(self)
     }
 
     fn pause(&self) -> Option<&dyn Pause> {
@@ -492,6 +526,17 @@ impl Pause for LocalSandbox {
     async fn resume(&self) -> Result<()> {
         let resumed = self.link.tell(&Request::Resume {}).await;
         resumed.map_err(|error| error.with_operation("pause.resume"))
+    }
+}
+
+#[async_trait]
+impl Snapshots for LocalSandbox {
+    async fn snapshot(&self, options: SnapshotOptions) -> Result<SnapshotInfo> {
+        let taken = self.keep(options.name, true).await;
+        let taken = taken.map_err(|error| error.with_operation("snapshots.snapshot"))?;
+        taken.info.ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "the snapshot was lost").with_provider(NAME)
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     host::Host,
     ranges, reap,
     record::{self, Records},
+    snapshot,
     template::{self, InUse},
     zygote::Zygote,
 };
@@ -37,9 +38,9 @@ impl Site {
             let records = Records::open(&state)?;
             if !keep_leftovers {
                 reap::reap_all(&records)?;
-                template::prune_at_start(&state, &|| {
-                    template::in_use(&state, records.templates_in_use())
-                });
+                let used = || template::in_use(&state, records.templates_in_use());
+                snapshot::collect(&state, &used);
+                template::prune_at_start(&state, &used);
             }
             Ok((state, records))
         };

@@ -1,5 +1,6 @@
 //! Packets between the library and its helpers: one message each, with descriptors beside it.
 
+use super::made::wait;
 use crate::sys;
 use rustix::{
     fs::{MemfdFlags, SealFlags},
@@ -21,6 +22,7 @@ use std::{
     },
     path::Path,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -92,6 +94,21 @@ pub(crate) fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(bytes)?;
     rustix::fs::fcntl_add_seals(&file, SEALS)?;
     Ok(file.into())
+}
+
+/// Sends a request and waits for the one answer to it.
+pub(crate) fn ask<A: Wire>(
+    socket: BorrowedFd<'_>,
+    request: &impl Wire,
+    within: Duration,
+) -> io::Result<A> {
+    send(socket, request, &[])?;
+    if !wait(socket, within) {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let received = receive(socket, &mut vec![0; MAX_PACKET])?;
+    let (answer, _) = received.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(answer)
 }
 
 fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -2,9 +2,11 @@
 
 use super::{
     provider::{LocalProvider, NAME, Shared, blocking},
+    record::storage_error,
+    snapshot,
     template::{self, Bounds, Import, ImportedTemplate, Step},
 };
-use sandbox_core::{Error, Result, TemplateId};
+use sandbox_core::{Error, ErrorKind, Result, TemplateId};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -225,16 +227,32 @@ fn import(
         report: Rc::new(report),
     };
     let site = &shared.site;
+    if let Some(name) = options
+        .name
+        .as_deref()
+        .filter(|name| snapshot::exists(&site.state, name))
+    {
+        let message = "a snapshot of this name exists, remove it or choose another";
+        return Err(Error::new(ErrorKind::AlreadyExists, message).with_context("name", name));
+    }
     let id = template::import(&site.state, &import)?;
     template::inspect(&site.state, &id, &site.templates_in_use())
 }
 
 fn remove(shared: &Shared, id: &TemplateId) -> Result<bool> {
     let site = &shared.site;
+    let used = || site.templates_in_use();
+    if snapshot::exists(&site.state, id.as_str()) {
+        let removed = snapshot::remove(&site.state, id.as_str(), &used);
+        if let Some(pool) = &shared.pool {
+            pool.discard_unfit(site);
+        }
+        return removed.map_err(|error| storage_error(error, "the snapshot could not be removed"));
+    }
     if let Some(pool) = &shared.pool
         && let Ok(directory) = template::current(id, &site.state)
     {
         pool.let_go_of(&directory);
     }
-    template::remove(&site.state, id, &|| site.templates_in_use())
+    template::remove(&site.state, id, &used)
 }

@@ -48,7 +48,7 @@ async fn killed_at_any_moment_nothing_is_left() {
         ];
         let victim = victims[moment as usize % victims.len()];
         let delay = whole.mul_f64(f64::from(random()) / f64::from(u32::MAX));
-        // Every victim falls with a pool as well as without.
+        // Every victim falls with a pool, and without one while sandboxes are forked.
         let pool = if moment / 4 % 2 == 0 { "0" } else { "2" };
         let seen = kill_one(&state, victim, delay, pool);
         let when = format!("{victim:?} killed after {delay:?}, with a pool of {pool}");
@@ -57,7 +57,9 @@ async fn killed_at_any_moment_nothing_is_left() {
         // The killed program's zygote may still be on its way out, with the lock of what it was making.
         let left = || {
             clean(&state, moment);
-            !ids_of(&state).is_empty() || seen.ids.iter().any(|id| !state.traces(id).is_empty())
+            !ids_of(&state).is_empty()
+                || seen.ids.iter().any(|id| !state.traces(id).is_empty())
+                || !parts_of_snapshots(&state).is_empty()
         };
         until(&format!("what is left of {when} is removed"), || !left()).await;
         all.extend(seen.namespaces);
@@ -99,6 +101,7 @@ fn owner(state: &State, pool: &str) -> std::process::Command {
     let mut program = std::process::Command::new(example("owner"));
     program
         .args(["3", "owned", pool])
+        .args((pool == "0").then_some("fork"))
         .env("SANDBOX_STATE_DIR", state.path());
     program.stdin(Stdio::piped()).stderr(Stdio::null());
     program
@@ -165,6 +168,17 @@ fn ids_of(state: &State) -> BTreeSet<String> {
         .unwrap()
         .flatten();
     entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Snapshots that are not whole, and those that are not offered.
+fn parts_of_snapshots(state: &State) -> BTreeSet<String> {
+    let entries = fs::read_dir(state.path().join("snapshots")).into_iter();
+    let entries = entries.flatten().flatten();
+    let parts = entries
+        .filter(|entry| entry.path().is_dir() && !entry.path().join("manifest.json").exists());
+    parts
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
 }

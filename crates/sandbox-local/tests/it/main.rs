@@ -12,6 +12,7 @@ mod leftovers;
 mod life;
 mod limits;
 mod pool;
+mod snapshots;
 mod support;
 mod template;
 mod trees;

@@ -50,6 +50,7 @@ impl Planted {
             id: id.clone(),
             name: None,
             template: "host".into(),
+            trees: Vec::new(),
             template_directory: None,
             template_env: Default::default(),
             shell: "/bin/sh".into(),

@@ -103,7 +103,7 @@ pub(super) fn open(templates: &Path) -> Result<Template> {
     Ok(Template {
         name: NAME.to_owned(),
         directory,
-        _held: held,
+        _held: vec![held],
         trees: vec![
             Tree {
                 target: "/".to_owned(),

@@ -112,7 +112,7 @@ pub(super) fn open(templates: &Path, directory: &str, id: &TemplateId) -> Result
     Ok(Some(Template {
         name: id.to_string(),
         directory: directory.to_owned(),
-        _held: held,
+        _held: vec![held],
         trees: trees.collect(),
         shell: manifest.shell,
         env: manifest.env,

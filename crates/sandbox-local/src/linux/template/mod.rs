@@ -14,13 +14,15 @@ mod names;
 mod outdated;
 mod secrets;
 
+use super::snapshot;
 pub(crate) use accounts::USER;
 pub(crate) use import::{Import, Step, scan::Bounds};
 pub use imported::ImportedTemplate;
 pub(crate) use manifest::Layer;
 pub use manifest::Origin;
-pub(crate) use outdated::InUse;
+pub(crate) use outdated::{InUse, hold};
 use sandbox_core::{Error, ErrorKind, Result, TemplateId, TemplateInfo};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -34,7 +36,8 @@ pub(crate) struct Template {
     pub(crate) name: String,
     /// Name of its directory, for the record that keeps it from being removed later.
     pub(crate) directory: String,
-    _held: File,
+    /// Locks on all directories that its layers are in.
+    pub(crate) _held: Vec<File>,
     /// What the sandbox sees, `/` first.
     pub(crate) trees: Vec<Tree>,
     /// For `Command::shell`.
@@ -44,7 +47,7 @@ pub(crate) struct Template {
 }
 
 /// One mount of a template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tree {
     /// Mount point inside.
     pub(crate) target: String,
@@ -66,7 +69,7 @@ fn directory(state: &Path) -> PathBuf {
 }
 
 /// What may be asked for, the default first.
-pub(crate) fn all(state: &Path) -> Vec<TemplateInfo> {
+pub(crate) fn all(state: &Path) -> Result<Vec<TemplateInfo>> {
     let mut info = TemplateInfo::new(TemplateId::new(host::NAME));
     info.aliases = vec![TemplateId::new(host::ALIAS)];
     info.description = Some("the machine's own programs, copy-on-write".to_owned());
@@ -77,16 +80,23 @@ pub(crate) fn all(state: &Path) -> Vec<TemplateInfo> {
         info.description = Some(format!("imported from {}", template.origin));
         info
     });
-    std::iter::once(info).chain(imported).collect()
+    let mut all: Vec<_> = std::iter::once(info).chain(imported).collect();
+    all.extend(snapshot::list(state)?);
+    Ok(all)
+}
+
+/// Whether it is the provider's own.
+pub(crate) fn is_own(id: &TemplateId) -> bool {
+    matches!(id.as_str(), host::NAME | host::ALIAS)
 }
 
 /// Whether there is a template of this name. Changes nothing.
 pub(crate) fn check(id: &TemplateId, state: &Path) -> Result<()> {
-    match canonical(id).as_str() {
-        host::NAME => Ok(()),
-        other if imported::find(&directory(state), other).is_some() => Ok(()),
-        _ => Err(no_such(id)),
+    let is_imported = || imported::find(&directory(state), id.as_str()).is_some();
+    if is_own(id) || is_imported() || snapshot::exists(state, id.as_str()) {
+        return Ok(());
     }
+    Err(no_such(id))
 }
 
 fn no_such(id: &TemplateId) -> Error {
@@ -106,13 +116,14 @@ pub(crate) fn canonical(id: &TemplateId) -> TemplateId {
 
 /// Name of the directory of the template as it would be opened now.
 pub(crate) fn current(id: &TemplateId, state: &Path) -> io::Result<String> {
-    match canonical(id).as_str() {
-        host::NAME => host::current(),
-        other => {
-            let found = imported::find(&directory(state), other);
-            found.ok_or_else(|| io::ErrorKind::NotFound.into())
-        }
+    if is_own(id) {
+        return host::current();
     }
+    if let Some(directory) = imported::find(&directory(state), id.as_str()) {
+        return Ok(directory);
+    }
+    let directory = snapshot::directory(state, id.as_str())?;
+    directory.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// The template; `host` is made first if this machine has changed since.
@@ -125,6 +136,9 @@ pub(crate) fn open(id: &TemplateId, state: &Path) -> Result<Template> {
         if let Some(template) = imported::open(&templates, &directory, &id)? {
             return Ok(template);
         }
+    }
+    if snapshot::exists(state, id.as_str()) {
+        return snapshot::open(state, id.as_str());
     }
     Err(no_such(&id))
 }

@@ -1,6 +1,6 @@
 //! Names of templates: `<templates>/.names/<name>` is a link to the directory of one. A new one takes the old one's place.
 
-use crate::linux::record::make_private;
+use crate::linux::{record::make_private, snapshot};
 use sandbox_core::{Error, Result};
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,10 @@ pub(super) fn check(name: &str) -> Result<()> {
     let wrong = |message: &'static str| {
         Err(Error::invalid(message).with_context("name", name.escape_debug()))
     };
-    if matches!(name, super::host::NAME | super::host::ALIAS) || name.starts_with("sha256:") {
+    if matches!(name, super::host::NAME | super::host::ALIAS)
+        || name.starts_with("sha256:")
+        || snapshot::looks_like_id(name)
+    {
         return wrong("a template cannot have this name, it means another one");
     }
     let fits = |(index, byte): (usize, u8)| {

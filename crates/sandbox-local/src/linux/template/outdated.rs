@@ -19,7 +19,7 @@ const GOING: &str = ".old-";
 pub(crate) type InUse = Option<HashSet<String>>;
 
 /// Keeps the template at `path` from being removed; `None` if it was already.
-pub(super) fn hold(path: &Path) -> io::Result<Option<File>> {
+pub(crate) fn hold(path: &Path) -> io::Result<Option<File>> {
     let gone = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Ok(None),
         _ => Err(error),

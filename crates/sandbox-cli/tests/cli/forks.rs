@@ -1,0 +1,47 @@
+//! `snapshot` and `fork`: what they print, and that what they make works.
+
+use crate::support::Home;
+
+#[test]
+fn a_snapshot_is_a_template_by_its_id_and_its_name() {
+    let home = Home::own();
+    let id = home.create(&["--name", "build"]);
+    home.sandbox(&["exec", &id, "--", "sh", "-c", "echo kept > note"])
+        .ok();
+    let kept = home
+        .sandbox(&["snapshot", "build", "--name", "built", "--json"])
+        .json();
+    assert_eq!(kept["name"], "built");
+    assert_eq!(kept["processes"], false);
+    let snapshot = kept["id"].as_str().unwrap();
+    for template in ["built", snapshot] {
+        let made = home.create(&["--template", template]);
+        let note = home.sandbox(&["exec", &made, "--", "cat", "note"]);
+        assert_eq!(note.ok(), "kept\n", "{template}");
+    }
+    let again = home.sandbox(&["snapshot", "build", "--name", "built"]);
+    again.assert_refused("of this name exists");
+    let other = home.sandbox(&["snapshot", "build"]).ok();
+    assert!(other.starts_with("snap-"), "{other}");
+}
+
+#[test]
+fn forks_start_from_the_files_of_another_sandbox() {
+    let home = Home::own();
+    let id = home.create(&[]);
+    home.sandbox(&["exec", &id, "--", "sh", "-c", "echo kept > note"])
+        .ok();
+    let ids = home.sandbox(&["fork", &id, "-n", "2"]).ok();
+    assert_eq!(ids.lines().count(), 2, "{ids}");
+    for fork in ids.lines() {
+        let note = home.sandbox(&["exec", fork, "--", "cat", "note"]);
+        assert_eq!(note.ok(), "kept\n");
+    }
+    let made = home
+        .sandbox(&["fork", &id, "--json", "--memory", "64M", "--lifetime", "1h"])
+        .json();
+    assert_eq!(made[0]["limits"]["memory"], 64 << 20);
+    assert_eq!(made[0]["ownership"], "detached");
+    home.sandbox(&["kill", &id]).ok();
+    home.sandbox(&["fork", &id]).assert_refused(&id);
+}
