@@ -4,12 +4,14 @@
 //! the end, and the exit code is 1.
 #![expect(clippy::print_stdout, reason = "its purpose is to print")]
 
+mod crowd;
 mod measure;
 mod pooled;
 mod rows;
+mod transfers;
 
 use anyhow::Context;
-use measure::{Row, machine};
+use measure::{Bound, Row, machine};
 use sandbox_core::Limits;
 use sandbox_local::LocalProvider;
 use std::{path::PathBuf, process::ExitCode};
@@ -29,10 +31,12 @@ fn main() -> anyhow::Result<ExitCode> {
         .default_limits(Limits::new())
         .build()?;
     let n = if quick { 2 } else { 100 };
-    let mut rows = runtime.block_on(rows::all(&provider, n))?;
+    let mut rows = runtime.block_on(rows::all(&provider, state.path(), n))?;
     drop(provider);
     let (pooled, note) = runtime.block_on(pooled::rows(state.path(), n))?;
     rows.extend(pooled);
+    let crowd = runtime.block_on(crowd::measure(state.path(), quick))?;
+    rows.extend(crowd.rows);
 
     for line in &machine {
         println!("{line}");
@@ -43,9 +47,23 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("{row}");
     }
     println!("{note}");
+    println!();
+    for line in &crowd.growth {
+        println!("{line}");
+    }
+    for bound in &crowd.bounds {
+        println!("{bound}");
+    }
     if let Some(file) = argument_after("--json") {
         let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
-        let all = serde_json::json!({ "machine": machine, "rows": rows, "pool": note });
+        let bounds: Vec<_> = crowd.bounds.iter().map(Bound::to_json).collect();
+        let all = serde_json::json!({
+            "machine": machine,
+            "rows": rows,
+            "bounds": bounds,
+            "pool": note,
+            "growth": crowd.growth,
+        });
         std::fs::write(&file, format!("{all:#}\n"))
             .with_context(|| format!("write {}", file.display()))?;
     }
@@ -59,7 +77,15 @@ fn main() -> anyhow::Result<ExitCode> {
             row.aim
         );
     }
-    Ok(if missed.is_empty() || quick {
+    let over: Vec<_> = crowd
+        .bounds
+        .iter()
+        .filter(|bound| bound.is_missed())
+        .collect();
+    for bound in &over {
+        println!("missed: {bound}");
+    }
+    Ok(if (missed.is_empty() && over.is_empty()) || quick {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -134,6 +134,36 @@ impl fmt::Display for Row {
     }
 }
 
+/// A figure that has no other side, and what it should be at most.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    what: &'static str,
+    value: f64,
+    most: f64,
+}
+
+impl Bound {
+    pub(crate) fn new(what: &'static str, value: f64, most: f64) -> Self {
+        Self { what, value, most }
+    }
+
+    pub(crate) fn is_missed(&self) -> bool {
+        self.value > self.most
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let Self { what, value, most } = self;
+        json!({ "what": what, "value": value, "most": most, "missed": self.is_missed() })
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, value, most } = self;
+        write!(f, "{what}: {value:.2}, the aim is at most {most}")
+    }
+}
+
 /// What about this machine flatters or spoils the figures.
 pub(crate) fn machine() -> Vec<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();

@@ -1,10 +1,13 @@
 //! The comparisons.
 
-use crate::measure::{Aim, Row, Times};
+use crate::{
+    measure::{Aim, Row, Times},
+    transfers,
+};
 use anyhow::{Context, Result, ensure};
 use sandbox_core::prelude::*;
 use sandbox_local::LocalProvider;
-use std::{process::Stdio, sync::Arc, time::Instant};
+use std::{path::Path, process::Stdio, sync::Arc, time::Instant};
 use tokio::{io::AsyncReadExt, process};
 
 const KIB: usize = 1024;
@@ -16,8 +19,8 @@ pub(crate) const BWRAP: &[&str] = &[
     "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true",
 ];
 
-/// Takes all rows, most of them with `n` turns.
-pub(crate) async fn all(provider: &LocalProvider, n: usize) -> Result<Vec<Row>> {
+/// Takes all rows, most of them with `n` turns; `disk` is a directory on the disk of the sandboxes.
+pub(crate) async fn all(provider: &LocalProvider, disk: &Path, n: usize) -> Result<Vec<Row>> {
     // The first creation makes the template.
     provider.create(CreateOptions::new()).await?.kill().await?;
     let sandbox = provider.create(CreateOptions::new()).await?;
@@ -27,6 +30,7 @@ pub(crate) async fn all(provider: &LocalProvider, n: usize) -> Result<Vec<Row>> 
         exec_docker(&sandbox, n).await?,
         files(&sandbox, n).await?,
         stdout(&sandbox, n.div_ceil(10)).await?,
+        transfers::row(&sandbox, disk, n).await?,
     ];
     sandbox.kill().await?;
     Ok(rows)

@@ -8,10 +8,9 @@ mod workers;
 
 use super::{provider::NAME, sandbox::Link};
 use async_trait::async_trait;
-use bytes::BytesMut;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use globset::{Candidate, GlobBuilder};
-use rustix::io::Errno;
+use rustix::{buffer::spare_capacity, io::Errno};
 use sandbox_agent::protocol::{
     Blob, MAX_CHUNK,
     files::{Entry, FileReply, FileRequest, ORDINARY, Stat},
@@ -23,11 +22,12 @@ use sandbox_core::{
 };
 use std::{
     fs::File,
-    io::Write,
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    io::{self, Write},
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, SystemTime},
 };
+use tokio::task::JoinHandle;
 use workers::Workers;
 
 /// Bytes that are read from a descriptor at a time.
@@ -58,21 +58,20 @@ impl LocalFiles {
         let (FileReply::Opened { .. }, Some(descriptor)) = self.workers.call(request).await? else {
             return Err(misfit());
         };
-        let mut file = Some(regular_file(descriptor)?);
+        let file = Arc::new(regular_file(descriptor)?);
         let mut pieces = body.into_stream();
-        while let Some(piece) = pieces.try_next().await? {
-            let Some(mut open) = file.take() else {
-                return Err(misfit());
-            };
-            let written =
-                tokio::task::spawn_blocking(move || open.write_all(&piece).map(|()| open)).await;
-            file = Some(
-                written
-                    .map_err(|error| {
-                        Error::new(ErrorKind::Internal, "a write failed").with_source(error)
-                    })?
-                    .map_err(io_error)?,
-            );
+        let mut next = pieces.try_next().await?;
+        while let Some(piece) = next {
+            let file = Arc::clone(&file);
+            let written = tokio::task::spawn_blocking(move || (&*file).write_all(&piece));
+            // While that is being written.
+            let (written, come) = tokio::join!(written, pieces.try_next());
+            written
+                .map_err(|error| {
+                    Error::new(ErrorKind::Internal, "a write failed").with_source(error)
+                })?
+                .map_err(io_error)?;
+            next = come?;
         }
         Ok(())
     }
@@ -368,26 +367,37 @@ fn regular_file(descriptor: OwnedFd) -> Result<File> {
 }
 
 fn read_range(file: Arc<File>, offset: u64, len: u64) -> BoxStream<'static, Result<Bytes>> {
-    stream::try_unfold((file, offset, len), |(file, offset, left)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let reader = Arc::clone(&file);
-        let read = move || {
-            let mut piece = BytesMut::zeroed(PIECE.min(usize::try_from(left).unwrap_or(PIECE)));
-            let count = reader.read_at(&mut piece, offset)?;
-            piece.truncate(count);
-            Ok(piece.freeze())
-        };
-        let failed = |error| Error::new(ErrorKind::Internal, "a read failed").with_source(error);
-        let piece: Bytes = tokio::task::spawn_blocking(read)
-            .await
-            .map_err(failed)?
-            .map_err(io_error)?;
-        let count = piece.len() as u64;
-        Ok((count > 0).then_some((piece, (file, offset + count, left - count))))
-    })
+    let first = read_piece(Arc::clone(&file), offset, len);
+    stream::try_unfold(
+        (file, offset, len, first),
+        |(file, offset, left, piece)| async move {
+            let failed =
+                |error| Error::new(ErrorKind::Internal, "a read failed").with_source(error);
+            let piece = piece.await.map_err(failed)?.map_err(io_error)?;
+            let count = piece.len() as u64;
+            if count == 0 {
+                return Ok(None);
+            }
+            let (offset, left) = (offset + count, left - count);
+            // While the reader does something with this piece.
+            let next = read_piece(Arc::clone(&file), offset, left);
+            Ok(Some((Bytes::from(piece), (file, offset, left, next))))
+        },
+    )
     .boxed()
+}
+
+/// Begins to read up to `left` bytes; none at the end.
+fn read_piece(file: Arc<File>, offset: u64, left: u64) -> JoinHandle<io::Result<Vec<u8>>> {
+    tokio::task::spawn_blocking(move || {
+        let len = PIECE.min(usize::try_from(left).unwrap_or(PIECE));
+        let mut piece = Vec::with_capacity(len);
+        if len > 0 {
+            rustix::io::pread(&*file, spare_capacity(&mut piece), offset)?;
+            piece.truncate(len);
+        }
+        Ok(piece)
+    })
 }
 
 fn to_info(base: &SandboxPath, entry: Entry) -> Result<FileInfo> {
