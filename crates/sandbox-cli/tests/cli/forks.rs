@@ -21,6 +21,18 @@ fn a_snapshot_is_a_template_by_its_id_and_its_name() {
     }
     let again = home.sandbox(&["snapshot", "build", "--name", "built"]);
     again.assert_refused("of this name exists");
+    let listed = home.sandbox(&["templates", "--json"]).json();
+    let listed = listed.as_array().unwrap().iter();
+    let mut listed = listed.filter(|template| template["id"] == snapshot);
+    let shown = listed.next().unwrap();
+    assert_eq!(shown["names"][0], "built");
+    assert_eq!(shown["origin"], "snapshot");
+    assert_eq!(shown["in_use"], true);
+    let details = home.sandbox(&["templates", "inspect", "built"]).ok();
+    assert!(details.contains(&id), "{details}");
+    home.sandbox(&["templates", "rm", "built"]).ok();
+    let late = home.sandbox(&["create", "--template", snapshot]);
+    late.assert_refused("no such template");
     let other = home.sandbox(&["snapshot", "build"]).ok();
     assert!(other.starts_with("snap-"), "{other}");
 }

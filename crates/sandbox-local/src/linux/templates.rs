@@ -143,7 +143,7 @@ impl LocalProvider {
             .map_err(|error| error.with_provider(NAME).with_operation("import"))
     }
 
-    /// The templates that were imported, by their names.
+    /// The templates that were imported, by their names, and snapshots, oldest first.
     ///
     /// # Errors
     /// `Internal` if the state directory cannot be read.
@@ -156,7 +156,7 @@ impl LocalProvider {
         .await
     }
 
-    /// One that was imported, by its name, its id, or twelve or more digits of that.
+    /// One that was imported, by its name, its id, or twelve or more digits of that; or a snapshot, by its name or id.
     ///
     /// # Errors
     /// `NotFound`.

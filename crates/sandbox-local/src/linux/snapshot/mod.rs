@@ -13,7 +13,7 @@ use super::{
     host::Host,
     record::{Records, make_private, random, storage_error},
     remove::remove_tree,
-    template::{self, InUse, Template, Tree, hold},
+    template::{self, ImportedTemplate, InUse, Origin, Template, Tree, hold},
 };
 use sandbox_core::{
     Error, ErrorKind, Result, SandboxId, SnapshotId, SnapshotInfo, TemplateId, TemplateInfo,
@@ -59,8 +59,9 @@ struct Manifest {
     #[serde(default)]
     env: BTreeMap<String, String>,
     trees: Vec<Tree>,
-    /// Bytes of its own layers.
+    /// Bytes of its own layers, and files.
     bytes: u64,
+    files: u64,
 }
 
 impl Manifest {
@@ -85,6 +86,22 @@ struct Offered {
 impl Offered {
     fn answers_to(&self, id: &str) -> bool {
         self.id == id || self.manifest.name.as_deref() == Some(id)
+    }
+
+    fn into_template(self, used: &InUse) -> ImportedTemplate {
+        let directory = format!("{DIRECTORY}/{}", self.id);
+        let Manifest { sandbox, .. } = &self.manifest;
+        ImportedTemplate {
+            id: TemplateId::new(self.id),
+            names: self.manifest.name.iter().map(TemplateId::new).collect(),
+            origin: Origin::Snapshot,
+            created_at: self.manifest.created_at(),
+            bytes: self.manifest.bytes,
+            entries: self.manifest.files,
+            notices: vec![format!("it has the files of the sandbox {sandbox}")],
+            in_use: used.as_ref().is_none_or(|used| used.contains(&directory)),
+            env: self.manifest.env,
+        }
     }
 
     fn info(&self) -> SnapshotInfo {
@@ -171,6 +188,18 @@ pub(crate) fn list(state: &Path) -> Result<Vec<TemplateInfo>> {
     Ok(all.into_iter().map(info).collect())
 }
 
+/// What is known of all of them.
+pub(crate) fn infos(state: &Path, used: &InUse) -> Vec<ImportedTemplate> {
+    let all = offered(state).unwrap_or_default().into_iter();
+    all.map(|one| one.into_template(used)).collect()
+}
+
+/// What is known of one.
+pub(crate) fn inspect(state: &Path, id: &str, used: &InUse) -> Option<ImportedTemplate> {
+    let found = find(state, id).ok()?;
+    found.map(|one| one.into_template(used))
+}
+
 const UNREADABLE: &str = "the snapshots could not be read";
 
 /// The snapshot as a template. Until that is dropped nothing of it is removed.
@@ -219,8 +248,13 @@ pub(crate) fn remove(state: &Path, id: &str, used: &dyn Fn() -> InUse) -> io::Re
 /// What of the state directory's templates and snapshots those need that are offered; `None` if that cannot be told.
 pub(crate) fn needed(state: &Path) -> InUse {
     let all = offered(state).ok()?;
-    let trees = all.into_iter().flat_map(|one| one.manifest.trees);
-    Some(trees.flat_map(|tree| directories(&[tree])).collect())
+    let others = all.into_iter().flat_map(|one| {
+        let own = format!("{DIRECTORY}/{}", one.id);
+        let mut names = directories(&one.manifest.trees);
+        names.remove(&own);
+        names
+    });
+    Some(others.collect())
 }
 
 /// Names of those that nobody needs, finished or not.

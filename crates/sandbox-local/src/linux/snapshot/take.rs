@@ -61,7 +61,7 @@ pub(crate) fn take(
         return unchanged(site, record, lowers);
     }
     let new = New::make(&site.state, &lowers).map_err(failed)?;
-    let (trees, bytes) = new.copy(&upper, lowers).map_err(not_copied)?;
+    let (trees, copied) = new.copy(&upper, lowers).map_err(not_copied)?;
     still_there()?;
     let manifest = Manifest {
         name,
@@ -71,7 +71,8 @@ pub(crate) fn take(
         shell: record.shell.clone(),
         env: record.template_env.clone(),
         trees: relative(&site.state, &trees),
-        bytes,
+        bytes: copied.bytes,
+        files: copied.files,
     };
     new.finish(&site.state, manifest, offer)
 }
@@ -150,8 +151,8 @@ impl New {
         }
     }
 
-    /// Copies the upper directories in `store`; returns the trees with them, and their size.
-    fn copy(&self, store: &Path, mut trees: Vec<Tree>) -> io::Result<(Vec<Tree>, u64)> {
+    /// Copies the upper directories in `store`; returns the trees with them, and what was copied.
+    fn copy(&self, store: &Path, mut trees: Vec<Tree>) -> io::Result<(Vec<Tree>, Budget)> {
         let links = self.path.join("links");
         let mut budget = Budget {
             bytes: MOST_BYTES,
@@ -188,7 +189,11 @@ impl New {
                 },
             );
         }
-        Ok((trees, MOST_BYTES - budget.bytes))
+        let copied = Budget {
+            bytes: MOST_BYTES - budget.bytes,
+            files: MOST_FILES - budget.files,
+        };
+        Ok((trees, copied))
     }
 
     /// Gives it its name, from which on it is there, whole.

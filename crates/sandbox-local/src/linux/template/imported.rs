@@ -22,11 +22,11 @@ const ID: &str = "sha256:";
 /// Fewest digits of a digest that stand for it.
 const SHORTEST: usize = 12;
 
-/// A template that was imported.
+/// A template that was imported, or kept as a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportedTemplate {
-    /// Its digest, which names its contents for ever.
+    /// Its digest, which names its contents for ever; of a snapshot another id that is used once.
     pub id: TemplateId,
     /// Names that people gave it.
     pub names: Vec<TemplateId>,

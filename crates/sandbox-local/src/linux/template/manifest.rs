@@ -25,6 +25,8 @@ pub enum Origin {
     Archive,
     /// An image in an OCI layout.
     Image,
+    /// A sandbox of this machine.
+    Snapshot,
 }
 
 impl fmt::Display for Origin {
@@ -33,6 +35,7 @@ impl fmt::Display for Origin {
             Self::Directory => "a directory",
             Self::Archive => "an archive",
             Self::Image => "an image",
+            Self::Snapshot => "a sandbox",
         })
     }
 }

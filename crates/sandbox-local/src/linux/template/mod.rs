@@ -148,14 +148,21 @@ pub(crate) fn import(state: &Path, import: &Import<'_>) -> Result<TemplateId> {
     import::import(&directory(state), import)
 }
 
-/// Those that were imported.
+/// Those that were imported, and snapshots.
 pub(crate) fn list(state: &Path, used: &InUse) -> Vec<ImportedTemplate> {
-    imported::list(&directory(state), used)
+    let mut all = imported::list(&directory(state), used);
+    all.extend(snapshot::infos(state, used));
+    all
 }
 
-/// What is known of one that was imported.
+/// What is known of one of these.
 pub(crate) fn inspect(state: &Path, id: &TemplateId, used: &InUse) -> Result<ImportedTemplate> {
-    imported::inspect(&directory(state), id, used)
+    match imported::inspect(&directory(state), id, used) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            snapshot::inspect(state, id.as_str(), used).ok_or(error)
+        }
+        found => found,
+    }
 }
 
 /// Takes the name of a template away, and with the last one the template. Returns whether that has gone.
