@@ -26,7 +26,7 @@ const DEVICES: [(&CStr, u32, u32); 6] = [
 /// Makes the sandbox's own `/dev`, detached, owned by the sandbox's root.
 pub(crate) fn make(stage: &Stage, request: &Create) -> Result<OwnedFd, Failure> {
     if request.weaken & weaken::DEVICES != 0 {
-        return stage.visit_host(|| host_tree(c"/dev"));
+        return stage.visit_host(|| host_tree(c"/dev", !stage.has_devices()));
     }
     let _acting = ActingAs::owner(request.uid_base)?;
     build(stage.has_devices()).during("make /dev")
@@ -63,9 +63,15 @@ pub(crate) fn mount_kept(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A read-only copy of a host mount, for tests that take a wall away.
-pub(crate) fn host_tree(path: &CStr) -> Result<OwnedFd, Failure> {
-    let tree = mount::clone_tree(path).during("copy a mount of the host")?;
+/// A read-only copy of a host mount, for tests that take a wall away. To who is not real root the kernel shows it only
+/// with all that is mounted below.
+pub(crate) fn host_tree(path: &CStr, is_root: bool) -> Result<OwnedFd, Failure> {
+    let clone = if is_root {
+        mount::clone_tree
+    } else {
+        mount::clone_trees
+    };
+    let tree = clone(path).during("copy a mount of the host")?;
     mount::set_attributes(tree.as_fd(), attribute::READ_ONLY, None)
         .during("copy a mount of the host")?;
     Ok(tree)

@@ -233,7 +233,10 @@ impl Zygote {
         let owners = Owners { maps, base };
         let layers = overlay::make(&self.stage, &request.overlays, owners, send)?;
         if request.weaken & weaken::ROOT != 0 {
-            send(self.stage.visit_host(|| devices::host_tree(c"/"))?)?;
+            send(
+                self.stage
+                    .visit_host(|| devices::host_tree(c"/", maps.is_some()))?,
+            )?;
         }
         await_child(socket)?;
         Ok(layers)

@@ -183,9 +183,13 @@ fn ordinary_users_get_sandboxes_too_and_are_told_what_these_lack() {
     fs::copy(env!("CARGO_BIN_EXE_sandbox"), &copy).unwrap();
     fs::create_dir(&home).unwrap();
     std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    // Other tests mount something below /usr for a while, which ordinary users could make no overlay of.
+    let as_nobody = "umount --lazy /usr/share/sandbox-test-covered 2>/dev/null
+        exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
     let run = |args: &[&str]| {
-        let output = Command::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            .args([as_nobody, "sh"])
             .arg(&copy)
             .env("HOME", &home)
             .env_remove("XDG_STATE_HOME")

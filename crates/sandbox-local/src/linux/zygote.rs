@@ -4,6 +4,7 @@
 
 use super::socket;
 use crate::sys;
+use rustix::io::Errno;
 use sandbox_agent::protocol::{
     Blob, MAX_PACKET, VERSION,
     zygote::{Configure, Create, Reply, Rights},
@@ -161,7 +162,7 @@ fn vanished() -> Error {
 }
 
 fn failed(step: &str, errno: i32) -> Error {
-    let message = match forbidden(step) {
+    let message = match forbidden(step, errno) {
         Some(cause) => format!("the sandbox could not be made: {step} failed: {cause}"),
         None => format!(
             "the sandbox could not be made: {step} failed, `sandbox doctor` names the cause and the fix"
@@ -178,8 +179,12 @@ fn failed(step: &str, errno: i32) -> Error {
 }
 
 /// What it means if an ordinary user cannot do this.
-fn forbidden(step: &str) -> Option<&'static str> {
+fn forbidden(step: &str, errno: i32) -> Option<&'static str> {
+    let refused = Errno::from_raw_os_error(errno);
     match step {
+        "open the layer /usr" if refused == Errno::INVAL => Some(
+            "something is mounted below it, and ordinary users can make no overlay of such; run as root",
+        ),
         "make a user namespace" => Some(
             "ordinary users may make none here; run as root, or allow them (sysctl user.max_user_namespaces, \
              kernel.apparmor_restrict_unprivileged_userns; docker: --security-opt seccomp=unconfined \

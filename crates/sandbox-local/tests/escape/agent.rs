@@ -229,7 +229,7 @@ async fn what_it_remembers_in_copies_of_it() {
     assert_eq!(sandbox.sh(Who::Root, &format!("echo {word}")).await, word);
     // Not the word itself, of which the spy's own command must not remind.
     let given = [("REVERSED", word.chars().rev().collect())];
-    for who in Who::BOTH {
+    for who in Who::all() {
         let spy = sandbox.start(who, SPY, &given).await;
         for _ in 0..100 {
             // A lot to do between the fork and the program.
@@ -252,7 +252,7 @@ async fn its_program() {
     let script = "printf '#!/proc/self/exe\\n' > trap; chmod 755 trap";
     assert_eq!(sandbox.sh(Who::User, script).await, "");
     for program in ["/home/user/trap", "/proc/self/exe"] {
-        for who in Who::BOTH {
+        for who in Who::all() {
             let ended = sandbox.run(Command::new(program).user(who.name())).await;
             assert!(!ended.status.success(), "{program}: {ended:?}");
         }

@@ -41,7 +41,7 @@ async fn killing_everybody() {
 async fn stopping_everybody() {
     let lab = Lab::new();
     let sandbox = lab.sandbox().await;
-    for who in Who::BOTH {
+    for who in Who::all() {
         for _ in 0..5 {
             // So that there is a file worker, and a process for the next command.
             sandbox.works().await;
@@ -108,7 +108,7 @@ async fn a_fork_bomb() {
     let sandbox = lab.limited(Limits::new().processes(64).cpus(0.5)).await;
     let bystander = lab.sandbox().await;
     let bomb = "bomb() { bomb | bomb & }; trap '' TERM HUP; bomb; while :; do :; done 2>/dev/null";
-    for who in Who::BOTH {
+    for who in Who::all() {
         let command = Command::shell(bomb)
             .user(who.name())
             .timeout(Duration::from_secs(1))
@@ -307,7 +307,7 @@ async fn every_descriptor() {
         ready()
     "#;
     let mut held = Vec::new();
-    for who in Who::BOTH {
+    for who in Who::all() {
         held.push(sandbox.start(who, hold, &[]).await);
     }
     sandbox.works().await;

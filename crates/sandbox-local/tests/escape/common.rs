@@ -12,7 +12,7 @@ async fn all_is_taken(take: &str, need: &str) {
     let (greedy, bystander) = (lab.sandbox().await, lab.sandbox().await);
     let tried = async |sandbox: &Inside| sandbox.python(Who::User, need).await;
     let mut taken = Vec::new();
-    for who in Who::BOTH {
+    for who in Who::all() {
         taken.push(greedy.start(who, take, &[]).await);
     }
     assert_ne!(tried(&greedy).await, "enough");
@@ -28,7 +28,7 @@ async fn all_is_taken(take: &str, need: &str) {
 async fn all_stays_taken(take: &str, need: &str, how: &str) {
     let lab = Lab::new();
     let (greedy, bystander) = (lab.sandbox().await, lab.sandbox().await);
-    for who in Who::BOTH {
+    for who in Who::all() {
         greedy.start(who, take, &[]).await.kill().await;
     }
     assert_eq!(greedy.python(Who::User, need).await, how);

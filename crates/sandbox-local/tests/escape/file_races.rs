@@ -140,7 +140,7 @@ async fn removing_a_tree_that_grows_and_moves() {
     "#;
     let growing = sandbox.start(Who::User, grow, &[]).await;
     let tree = SandboxPath::new("/home/user/tree").unwrap();
-    for who in Who::BOTH {
+    for who in Who::all() {
         for _ in 0..100 {
             let options = RemoveOptions::new().user(who.name()).recursive(true);
             let _ = in_time(sandbox.files().remove(&tree, options)).await;

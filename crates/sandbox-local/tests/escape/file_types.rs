@@ -44,7 +44,7 @@ async fn things_that_make_a_reader_wait() {
         "to_zero",
         "circle",
     ] {
-        for who in Who::BOTH {
+        for who in Who::all() {
             let path = format!("/home/user/{name}");
             let kind = |error: Error| error.kind();
             let refused = ErrorKind::InvalidArgument;
@@ -112,7 +112,7 @@ async fn the_file_workers_own_files() {
         }
     }
     for path in &paths {
-        for who in Who::BOTH {
+        for who in Who::all() {
             let contents = read(&sandbox, path, who).await;
             assert!(contents.is_err(), "{path} as {who:?}: {contents:?}");
             assert!(
@@ -137,7 +137,7 @@ async fn files_of_the_kernel() {
         "/proc/cmdline",
     ];
     for path in paths {
-        for who in Who::BOTH {
+        for who in Who::all() {
             assert!(
                 write(&sandbox, path, who).await.is_err(),
                 "{path} as {who:?}"
@@ -169,7 +169,7 @@ async fn a_file_that_somebody_holds() {
     "#;
     let held = sandbox.start(Who::User, hold, &[]).await;
     let started = std::time::Instant::now();
-    for who in Who::BOTH {
+    for who in Who::all() {
         assert!(read(&sandbox, "/home/user/leased", who).await.is_err());
         assert!(write(&sandbox, "/home/user/leased", who).await.is_err());
     }

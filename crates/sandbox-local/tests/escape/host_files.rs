@@ -275,7 +275,7 @@ async fn through_the_file_calls() {
         "fd".into(),
     ];
     for way in &ways {
-        for who in Who::BOTH {
+        for who in Who::all() {
             let read = read_as(&sandbox, who, way).await;
             assert!(read.is_err(), "{way} as {who:?}: {read:?}");
         }

@@ -1,9 +1,10 @@
 //! Sandboxes for attempts, with walls and limits as the test wants them, and decoys on the host.
 
+use crate::ordinary;
 use sandbox_core::{ProcessControl, prelude::*};
 use sandbox_local::LocalProvider;
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     ops::Deref,
     os::unix::fs::PermissionsExt,
@@ -32,11 +33,17 @@ pub(crate) enum Who {
 }
 
 impl Who {
-    pub(crate) const BOTH: [Self; 2] = [Self::User, Self::Root];
+    /// All that there are: sandboxes of an ordinary user have no root.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let root = (!ordinary::is_ordinary()).then_some(Self::Root);
+        [Self::User].into_iter().chain(root)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::User => "user",
+            // Whoever may most: where there is no root that is the only one there is.
+            Self::Root if ordinary::is_ordinary() => "user",
             Self::Root => "root",
         }
     }
@@ -86,6 +93,9 @@ impl Lab {
 
 /// One directory for all tests, whose template is made once; sandboxes have nothing else in common.
 pub(crate) fn state_dir() -> PathBuf {
+    if ordinary::is_ordinary() {
+        return env::home_dir().unwrap().join("escape");
+    }
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("escape")
 }
 
@@ -155,7 +165,7 @@ impl Inside {
 
     /// The sandbox still does what it is for.
     pub(crate) async fn works(&self) {
-        for who in Who::BOTH {
+        for who in Who::all() {
             assert_eq!(self.sh(who, "echo alive").await, "alive");
         }
         let files = self.files();
@@ -168,22 +178,9 @@ impl Inside {
 
     /// The host's number of its PID 1.
     pub(crate) fn init(&self) -> u32 {
-        let own = format!("/sandbox/{}", self.id());
-        let of_sandbox = |pid: &u32| {
-            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            groups.lines().any(|line| line.ends_with(&own))
-        };
-        let is_init = |pid: &u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            status
-                .lines()
-                .any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
-        };
-        let mut pids = fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.find(|pid| of_sandbox(pid) && is_init(pid)).unwrap()
+        let record = state_dir().join("sandboxes").join(self.id().as_str());
+        let init = fs::read_to_string(record.join("init")).unwrap();
+        init.split(' ').next().unwrap().parse().unwrap()
     }
 }
 

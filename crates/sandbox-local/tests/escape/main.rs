@@ -13,6 +13,7 @@
 mod accounts;
 mod agent;
 mod archives;
+mod as_ordinary;
 mod attempt;
 mod bombs;
 mod calls;
@@ -29,6 +30,8 @@ mod mounts;
 mod namespaces;
 mod neighbours;
 mod network;
+#[path = "../ordinary/mod.rs"]
+mod ordinary;
 mod output;
 mod pauses;
 mod privileges;

@@ -28,7 +28,7 @@ async fn processes_of_another_sandbox() {
         let running = victim
             .start(Who::User, &format!("ready() # {word}"), &[])
             .await;
-        for who in Who::BOTH {
+        for who in Who::all() {
             assert_eq!(attacker.python_given(who, FIND, &given).await, expected);
         }
         running.finish().await;

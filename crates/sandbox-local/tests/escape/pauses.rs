@@ -93,7 +93,7 @@ async fn a_fork_bomb_rests_whole() {
 async fn nobody_inside_wakes_anybody() {
     let lab = Lab::new();
     let sandbox = lab.sandbox().await;
-    for who in Who::BOTH {
+    for who in Who::all() {
         // It sends everybody the signal that ends a stop, is told nothing, and counts.
         let waker = r#"
             import signal
@@ -133,7 +133,7 @@ async fn the_groups_are_out_of_reach() {
                 return top
         return "none"
     "#;
-    for who in Who::BOTH {
+    for who in Who::all() {
         let mounted = sandbox.python(who, mount).await;
         assert!(mounted == "EPERM" || mounted == "EACCES", "{mounted}");
         assert_eq!(sandbox.python(who, find).await, "none");

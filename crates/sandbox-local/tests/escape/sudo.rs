@@ -108,7 +108,7 @@ async fn by_many_that_say_nothing() {
             pass
         ready()
     "#;
-    for who in Who::BOTH {
+    for who in Who::all() {
         let flooding = sandbox.start(who, flood, &[]).await;
         // They take places of the sandbox's own processes, and nothing of PID 1.
         assert!(in_time(sandbox.info()).await.is_ok());

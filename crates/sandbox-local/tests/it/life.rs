@@ -1,5 +1,6 @@
 //! Who keeps a sandbox alive, and who may end it.
 
+use crate::ordinary;
 use crate::support::{State, example, sh, until};
 use futures_util::TryStreamExt;
 use sandbox_core::{ConnectOptions, ListOptions, prelude::*};
@@ -44,7 +45,7 @@ async fn an_owned_sandbox_ends_with_its_provider_and_leaves_nothing() {
     sh(&sandbox, "sleep 1000 & touch file").await;
     let id = sandbox.id().clone();
     assert!(
-        state.traces(id.as_str()).len() >= 4,
+        state.traces(id.as_str()).len() >= if ordinary::is_ordinary() { 3 } else { 4 },
         "{:?}",
         state.traces(id.as_str())
     );

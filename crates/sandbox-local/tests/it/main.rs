@@ -1,9 +1,10 @@
 //! The local provider beyond the contract: who keeps a sandbox alive, what is left of it, and what limits it.
 //!
-//! Needs root, as the provider does so far. Each test has a state directory of its own.
+//! Needs root, who also runs it again as an ordinary user. Each test has a state directory of its own.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod as_ordinary;
 mod crowds;
 mod doctor;
 mod images;
@@ -11,6 +12,8 @@ mod imports;
 mod leftovers;
 mod life;
 mod limits;
+#[path = "../ordinary/mod.rs"]
+mod ordinary;
 mod pool;
 mod snapshots;
 mod support;

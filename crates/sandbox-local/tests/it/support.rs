@@ -1,16 +1,20 @@
 //! What the tests share: a provider with its own state, and the traces that sandboxes leave on the machine.
 
+use crate::ordinary;
 use sandbox_core::prelude::*;
 use sandbox_local::LocalProvider;
 use std::{
-    collections::BTreeSet,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+
+/// How names of states begin.
+const PREFIX: &[u8] = b"sandbox-it-";
 
 /// A state directory that is removed at the end of the test.
 pub(crate) struct State {
@@ -21,7 +25,12 @@ impl State {
     /// A state of its own but for the template, which all tests share.
     pub(crate) fn new() -> Self {
         let state = Self::without_template();
-        let templates = Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates");
+        let shared = if ordinary::is_ordinary() {
+            env::home_dir().unwrap()
+        } else {
+            env!("CARGO_TARGET_TMPDIR").into()
+        };
+        let templates = shared.join("templates");
         fs::create_dir_all(&templates).unwrap();
         symlink(templates, state.path().join("templates")).unwrap();
         state
@@ -30,7 +39,7 @@ impl State {
     /// A state for which the template is made anew.
     pub(crate) fn without_template() -> Self {
         Self {
-            directory: TempDir::with_prefix("sandbox-it-").unwrap(),
+            directory: TempDir::with_prefix(str::from_utf8(PREFIX).unwrap()).unwrap(),
         }
     }
 
@@ -126,13 +135,18 @@ fn groups(directory: &Path, id: &str, depth: u32) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Processes of sandboxes and the ids of these, told by their cgroups.
+/// Processes of sandboxes and the ids of these, told by their cgroups; an ordinary user's by their parents.
 pub(crate) fn processes() -> Vec<(u32, String)> {
+    let inits = ordinary::is_ordinary().then(inits);
     let pids = fs::read_dir("/proc")
         .unwrap()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter_map(|pid| {
+        if let Some(inits) = &inits {
+            let mut ancestors = std::iter::successors(Some(pid), |pid| parent(*pid));
+            return Some((pid, ancestors.find_map(|pid| inits.get(&pid))?.clone()));
+        }
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let group = groups
             .lines()
@@ -141,6 +155,20 @@ pub(crate) fn processes() -> Vec<(u32, String)> {
         Some((pid, group.split('/').next()?.to_owned()))
     })
     .collect()
+}
+
+/// First processes of sandboxes in all states of these tests, as the records say, and the ids of the sandboxes.
+fn inits() -> BTreeMap<u32, String> {
+    let below = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
+    let states = below(env::temp_dir());
+    let states = states.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX));
+    let records = states.flat_map(|state| below(state.path().join("sandboxes")));
+    let init = |record: fs::DirEntry| {
+        let text = fs::read_to_string(record.path().join("init")).ok()?;
+        let pid = text.split(' ').next()?.parse().ok()?;
+        Some((pid, record.file_name().into_string().ok()?))
+    };
+    records.filter_map(init).collect()
 }
 
 /// The namespaces that processes of the sandboxes `ids` are in and we are not.

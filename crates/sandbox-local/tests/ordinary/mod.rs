@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Uid and gid; Debian gives those from 65000 on to nobody.
-const UID: u32 = 65_123;
+pub(crate) const UID: u32 = 65_123;
 
 /// What an ordinary user's programs have in their environment.
 const MARK: &str = "SANDBOX_TEST_AS_ORDINARY_USER";
@@ -22,10 +22,15 @@ const SCRIPT: &str = r#"
     set -e
     home=$1 built=$2 program=$3 user=$4
     shift 4
+    # The kernel gives ordinary users no overlay of what others have mounted something on.
+    while read -r _ _ _ _ point _; do
+        case $point in /usr/*) umount --lazy "$point" ;; esac
+    done </proc/self/mountinfo
     mount --bind "$home" /mnt
     mount --bind "$built" /media
     cd /mnt
     exec setpriv --reuid="$user" --regid="$user" --clear-groups env -i "$MARK=1" HOME=/mnt PATH=/usr/bin:/bin \
+        CARGO_TARGET_TMPDIR=none \
         RUST_BACKTRACE="$RUST_BACKTRACE" "/media/$program" "$@"
 "#;
 

@@ -1,0 +1,64 @@
+//! All of this again in sandboxes of an ordinary user, who has no root and no cgroup.
+
+use crate::ordinary;
+
+const OTHERS: &str = "there are no other users inside";
+const LIMITS: &str = "limits need a cgroup";
+const GROUPS: &str = "needs a cgroup";
+const SHARED: &str = "counts for the user who made the sandboxes, as the report says";
+const HOSTS: &str = "devices are the host's own";
+
+/// What does not apply, by the beginning of its name, and why.
+#[rustfmt::skip]
+const LACKING: &[(&str, &str)] = &[
+    ("accounts::that_are_no_account_files", OTHERS),
+    ("accounts::that_give_somebody_another_number", OTHERS),
+    ("agent::a_signal_to_the_parent_ends_it_only_without_the_wall", "the control needs a capability"),
+    ("agent::its_file_workers_by_the_user", "they are the user's as well, who may end them: see those by root"),
+    ("agent::signals", "the user may send them, and PID 1 does not mind"),
+    ("bombs::a_fork_bomb", LIMITS),
+    ("bombs::a_memory_bomb", LIMITS),
+    ("bombs::a_program_that_will_not_end", GROUPS),
+    ("bombs::a_sandbox_at_its_limits_is_ended_at_once", LIMITS),
+    ("bombs::killing_everybody", OTHERS),
+    ("bombs::memory_", LIMITS),
+    ("bombs::more_processes_than_allowed", LIMITS),
+    ("bombs::orphans_that_nobody_waits_for", LIMITS),
+    ("calls::turning_the_machine_off_ends_the_sandbox_at_most", "the control needs a capability"),
+    ("common::bytes_in_message_queues", SHARED),
+    ("common::locked_memory", SHARED),
+    ("common::signals_on_their_way", SHARED),
+    ("common::watches_of_files", SHARED),
+    ("devices::spoiled_for_others", HOSTS),
+    ("file_races::hard_links_to_files_of_others", OTHERS),
+    ("neighbours::locks_on_common_files", HOSTS),
+    ("pauses::a_fork_bomb_rests_whole", GROUPS),
+    ("pauses::nobody_inside_wakes_anybody", GROUPS),
+    ("pauses::what_sudo_starts_rests_too", GROUPS),
+    ("privileges::by_a_capability_that_root_lacks", OTHERS),
+    ("privileges::by_a_program_with_capabilities", OTHERS),
+    ("privileges::by_a_setuid_program", OTHERS),
+    ("sudo::", OTHERS),
+    ("terminals::the_terminal_of_root", OTHERS),
+];
+
+#[test]
+#[expect(clippy::print_stdout, reason = "tells what was not tried")]
+fn everything_that_applies_to_an_ordinary_user() {
+    let mut program = ordinary::this_program();
+    for (name, why) in LACKING {
+        println!("ignored: {name}: {why}");
+        program.args(["--skip", name]);
+    }
+    program.args(["--skip", "as_ordinary::"]);
+    let output = program.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let counted = text
+        .lines()
+        .find_map(|line| line.strip_prefix("test result: ok. "));
+    let passed = counted.and_then(|line| line.split(' ').next()?.parse::<u32>().ok());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    // A filter that fits too much would leave nothing to fail.
+    assert!(passed.is_some_and(|passed| passed >= 130), "{text}");
+}

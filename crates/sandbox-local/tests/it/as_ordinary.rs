@@ -1,0 +1,156 @@
+//! All of this again for sandboxes of an ordinary user, and what is different for one.
+
+use crate::{
+    ordinary,
+    support::{State, sh},
+};
+use sandbox_core::{Enforcement, prelude::*};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
+use tempfile::TempDir;
+
+const LIMITS: &str = "limits need a cgroup";
+const ROOT: &str = "there is no root inside";
+const HOSTS_ROOT: &str = "the host's root prepares it";
+
+/// What does not apply, by the beginning of its name, and why.
+#[rustfmt::skip]
+const LACKING: &[(&str, &str)] = &[
+    ("crowds::where_no_process_is_left_for_it_a_file_call_says_so", LIMITS),
+    ("doctor::", HOSTS_ROOT),
+    ("limits::", LIMITS),
+    ("pool::limits_hold_that_came_with_who_took_it", LIMITS),
+    ("pool::what_was_asked_for_is_what_the_sandbox_has", LIMITS),
+    ("template::accounts_can_be_added", ROOT),
+    ("template::everything_is_writable_and_the_host_is_unchanged", ROOT),
+    ("template::packages_are_installed_by_root_and_by_sudo", ROOT),
+    ("template::what_is_below_a_mount_of_the_host_is_looked_through", HOSTS_ROOT),
+    ("template::what_only_some_users_of_the_host_may_read_is_not_there", HOSTS_ROOT),
+];
+
+/// Where there is something below `/usr` that only the ordinary user may read.
+const DECOYS: &str = "/usr/share";
+const DECOY: &str = "sandbox-decoy-";
+
+/// Things below `/usr` that the ordinary user may read, by its uid or its group, but not everybody.
+fn plant() -> TempDir {
+    let decoys = TempDir::with_prefix_in(DECOY, DECOYS).unwrap();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(decoys.path(), 0o755);
+    let [owned, shared, open] = ["owned", "shared", "open"].map(|name| decoys.path().join(name));
+    fs::create_dir(&shared).unwrap();
+    for (file, mode) in [
+        (&owned, 0o600),
+        (&shared.join("below"), 0o644),
+        (&open, 0o644),
+    ] {
+        fs::write(file, "planted").unwrap();
+        set_mode(file, mode);
+    }
+    chown(&owned, Some(ordinary::UID), None).unwrap();
+    chown(&shared, None, Some(ordinary::UID)).unwrap();
+    set_mode(&shared, 0o750);
+    decoys
+}
+
+#[tokio::test]
+#[ignore = "root runs it as an ordinary user"]
+async fn what_only_its_user_may_read_is_not_there() {
+    let entries = fs::read_dir(DECOYS).unwrap().flatten();
+    let mut decoys = entries.filter(|entry| {
+        entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(DECOY.as_bytes())
+    });
+    let decoys = decoys.find(|decoys| fs::read(decoys.path().join("owned")).is_ok());
+    let decoys = decoys.expect("the host shows it").path();
+    assert_eq!(fs::read(decoys.join("shared/below")).unwrap(), b"planted");
+    let state = State::without_template();
+    let (_provider, sandbox) = state.sandbox().await;
+    let list = format!("cd {} && find . | sort | tr '\\n' ' '", decoys.display());
+    assert_eq!(sh(&sandbox, &list).await, ". ./open ");
+    let closed = "find / -xdev ! -type l ! -perm -o=r ! -user user; find /usr ! -type l ! -perm -o=r ! -user user";
+    assert_eq!(sh(&sandbox, closed).await, "");
+}
+
+#[tokio::test]
+#[ignore = "root runs it as an ordinary user"]
+async fn it_is_said_what_does_not_hold() {
+    let state = State::new();
+    let provider = state.provider();
+    let report = provider.enforcement(&CreateOptions::new());
+    let lacking = [
+        "user_ids",
+        "memory",
+        "cpus",
+        "processes",
+        "disk",
+        "inodes",
+        "kill_tree",
+    ];
+    for wall in &report.walls {
+        let holds = wall.enforcement == Enforcement::Enforced;
+        assert_eq!(holds, !lacking.contains(&wall.name.as_ref()), "{wall:?}");
+    }
+    let limits = Limits::new();
+    for limits in [
+        limits.memory(1 << 30),
+        limits.cpus(1.0),
+        limits.processes(100),
+    ] {
+        let options = CreateOptions::new().limits(limits);
+        let error = provider.create(options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+    assert!(!provider.capabilities().users && !provider.capabilities().pause);
+    assert_eq!(state.records().len(), 0);
+    let sandbox = provider.create(CreateOptions::new()).await.unwrap();
+    let command = Command::new("touch").arg("/tmp/by-root");
+    let path = SandboxPath::new("/tmp/by-root").unwrap();
+    for user in ["root", "0", "nobody", "1000:0"] {
+        let error = sandbox.exec(command.clone().user(user)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{user}");
+        let options = sandbox_core::WriteOptions::new().user(user);
+        let written = sandbox.files().write(&path, "x".into(), options);
+        assert_eq!(
+            written.await.unwrap_err().kind(),
+            ErrorKind::Unsupported,
+            "{user}"
+        );
+    }
+    let writable =
+        "touch ~/x /tmp/x /var/tmp/x /run/x /etc/x && id -u && id -G && ls /tmp; touch /usr/lib/x";
+    let said = sh(&sandbox, writable).await;
+    assert_eq!(
+        said,
+        "1000\n1000\nx\ntouch: cannot touch '/usr/lib/x': Permission denied\n"
+    );
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "tells what was not tried")]
+fn everything_that_applies_to_an_ordinary_user() {
+    let _decoys = plant();
+    let mut program = ordinary::this_program();
+    for (name, why) in LACKING {
+        println!("ignored: {name}: {why}");
+        program.args(["--skip", name]);
+    }
+    program.args(["--skip", "everything_that_applies", "--include-ignored"]);
+    let output = program.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let counted = text
+        .lines()
+        .find_map(|line| line.strip_prefix("test result: ok. "));
+    let passed = counted.and_then(|line| line.split(' ').next()?.parse::<u32>().ok());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    // A filter that fits too much would leave nothing to fail.
+    assert!(passed.is_some_and(|passed| passed >= 20), "{text}");
+}
