@@ -33,6 +33,8 @@ mod network;
 #[path = "../ordinary/mod.rs"]
 mod ordinary;
 mod output;
+#[path = "../ordinary/pass.rs"]
+mod pass;
 mod pauses;
 mod privileges;
 mod proc_files;

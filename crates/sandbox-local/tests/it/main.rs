@@ -14,6 +14,8 @@ mod life;
 mod limits;
 #[path = "../ordinary/mod.rs"]
 mod ordinary;
+#[path = "../ordinary/pass.rs"]
+mod pass;
 mod pool;
 mod snapshots;
 mod support;
