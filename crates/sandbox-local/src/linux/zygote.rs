@@ -180,9 +180,8 @@ fn failed(step: &str, errno: i32) -> Error {
 
 /// What it means if an ordinary user cannot do this.
 fn forbidden(step: &str, errno: i32) -> Option<&'static str> {
-    let refused = Errno::from_raw_os_error(errno);
     match step {
-        "open the layer /usr" if refused == Errno::INVAL => Some(
+        "open the layer /usr" if errno == Errno::INVAL.raw_os_error() => Some(
             "something is mounted below it, and ordinary users can make no overlay of such; run as root",
         ),
         "make a user namespace" => Some(
