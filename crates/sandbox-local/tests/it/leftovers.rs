@@ -13,7 +13,7 @@ use std::{
 };
 
 /// How often somebody is killed.
-const MOMENTS: u32 = 50;
+const MOMENTS: u32 = 200;
 
 /// Whom to kill.
 #[derive(Debug, Clone, Copy)]
