@@ -8,6 +8,7 @@ mod crowd;
 mod measure;
 mod pooled;
 mod rows;
+mod steps;
 mod transfers;
 
 use anyhow::Context;
@@ -37,6 +38,8 @@ fn main() -> anyhow::Result<ExitCode> {
     rows.extend(pooled);
     let crowd = runtime.block_on(crowd::measure(state.path(), quick))?;
     rows.extend(crowd.rows);
+    // Last, for the clock stays.
+    let steps = runtime.block_on(steps::measure(state.path(), n))?;
 
     for line in &machine {
         println!("{line}");
@@ -54,6 +57,10 @@ fn main() -> anyhow::Result<ExitCode> {
     for bound in &crowd.bounds {
         println!("{bound}");
     }
+    println!();
+    for line in &steps {
+        println!("{line}");
+    }
     if let Some(file) = argument_after("--json") {
         let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
         let bounds: Vec<_> = crowd.bounds.iter().map(Bound::to_json).collect();
@@ -63,6 +70,7 @@ fn main() -> anyhow::Result<ExitCode> {
             "bounds": bounds,
             "pool": note,
             "growth": crowd.growth,
+            "steps": steps,
         });
         std::fs::write(&file, format!("{all:#}\n"))
             .with_context(|| format!("write {}", file.display()))?;

@@ -35,6 +35,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+/// A step of making a sandbox: a span of its name, by which the benchmark tells where the time goes.
+macro_rules! step {
+    ($name:literal, $work:expr) => {
+        tracing::trace_span!($name).in_scope(|| $work)
+    };
+}
+
 /// Life of a sandbox that does not say how long.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 /// Longest life; more is a mistake.
@@ -255,15 +262,13 @@ fn check_limits(host: &Host, asked: &Limits) -> Result<()> {
 /// Makes the sandbox. Blocks for some milliseconds, and for about a second when the template has to be made.
 pub(crate) fn make(site: &Site, request: Request) -> Result<Made> {
     super::enforcement::require_walls(&site.host, site.weaken)?;
-    let template = template::open(&request.template, &site.state)?;
+    let template = step!("template", template::open(&request.template, &site.state))?;
     make_from(site, request, template)
 }
 
 /// Makes the sandbox from a template that is at hand.
 pub(crate) fn make_from(site: &Site, request: Request, template: Template) -> Result<Made> {
-    let (id, locked) = site
-        .records
-        .add()
+    let (id, locked) = step!("record", site.records.add())
         .map_err(|error| storage_error(error, "no record could be made"))?;
     match make_in(site, request, &template, &id, &locked) {
         Ok((ownership, pidfd, lifeline)) => {
@@ -274,7 +279,7 @@ pub(crate) fn make_from(site: &Site, request: Request, template: Template) -> Re
                 lifeline: Some(lifeline),
                 locked: Some(locked),
             };
-            made.check()?;
+            step!("answer", made.check())?;
             Ok(made)
         }
         Err(error) => {
@@ -293,7 +298,7 @@ fn make_in(
 ) -> Result<(Ownership, OwnedFd, OwnedFd)> {
     let (ownership, lifetime) = (request.ownership, request.lifetime);
     let env = request.variables(&template.env);
-    let record = put_on_record(site, request, template, id, locked)?;
+    let record = step!("record", put_on_record(site, request, template, id, locked))?;
     let prepared = prepare(site, locked, template, &record).map_err(|error| {
         storage_error(error, "the sandbox's files or cgroups could not be made")
     })?;
@@ -324,8 +329,8 @@ fn make_in(
         .chain([locked.lock.as_fd()])
         .chain(given.map(AsFd::as_fd))
         .collect();
-    let created = site.zygote.create(&create, &fds)?;
-    if let Err(error) = settle(created.pid, &record, locked) {
+    let created = step!("zygote", site.zygote.create(&create, &fds))?;
+    if let Err(error) = step!("enter groups", settle(created.pid, &record, locked)) {
         let _ = rustix::process::pidfd_send_signal(&created.pidfd, Signal::KILL);
         wait(created.pidfd.as_fd(), ANSWER_WITHIN);
         return Err(error);
@@ -420,8 +425,14 @@ fn prepare(
     record: &Record,
 ) -> io::Result<Prepared> {
     let owner = record.range.map(ranges::base);
-    let overlays = make_store(locked, template, owner.map(|_| ranges::STORAGE_BASE))?;
-    record.groups.make(&site.host, &record.limits)?;
+    let overlays = step!(
+        "files",
+        make_store(locked, template, owner.map(|_| ranges::STORAGE_BASE))
+    )?;
+    step!(
+        "make groups",
+        record.groups.make(&site.host, &record.limits)
+    )?;
     let mut group = None;
     if let Some(path) = &record.groups.v2 {
         // PID 1 makes a group for each command, and moves nothing in or out of this one.
