@@ -139,6 +139,14 @@ pub(crate) struct LimitArgs {
     /// Processes and threads at a time [default: 512]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) processes: Option<u64>,
+
+    /// Bytes of files that it may change or make, as in 512M or 2G [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub(crate) disk: Option<u64>,
+
+    /// Files that it may change or make [default: no limit]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) inodes: Option<u64>,
 }
 
 /// What a new sandbox is like.

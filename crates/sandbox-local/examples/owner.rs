@@ -1,6 +1,6 @@
 //! A program with sandboxes of its own: makes as many as its first argument says (`detached` as the second lets them
 //! live on), prints their ids, and holds them until its standard input ends. The third is the size of its pool, which is
-//! full before anything else happens. With a fourth it also keeps the state of each, and forks it.
+//! full before anything else happens. With a fourth it also keeps the state of each, and forks it onto a disk of its own.
 
 use sandbox_core::{SnapshotOptions, prelude::*};
 use sandbox_local::LocalProvider;
@@ -39,7 +39,8 @@ async fn main() -> anyhow::Result<()> {
         if forks {
             let snapshots = sandbox.require_snapshots()?;
             snapshots.snapshot(SnapshotOptions::new()).await?;
-            let options = CreateOptions::new().ownership(ownership);
+            let limits = Limits::new().disk(16 << 20);
+            let options = CreateOptions::new().ownership(ownership).limits(limits);
             let forks = provider.fork(sandbox.id(), 1, options).await?;
             forks[0].files().write_bytes("more", "of it").await?;
         }

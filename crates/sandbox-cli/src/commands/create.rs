@@ -96,6 +96,7 @@ pub(crate) fn limits(args: &LimitArgs) -> Option<Limits> {
     limits.memory = args.memory;
     limits.cpus = args.cpus;
     limits.processes = args.processes;
+    (limits.disk, limits.inodes) = (args.disk, args.inodes);
     (limits != Limits::new()).then_some(limits)
 }
 

@@ -50,8 +50,9 @@ fn forks_start_from_the_files_of_another_sandbox() {
         assert_eq!(note.ok(), "kept\n");
     }
     let made = home
-        .sandbox(&["fork", &id, "--json", "--memory", "64M", "--lifetime", "1h"])
+        .sandbox(&["fork", &id, "--json", "--memory", "64M", "--disk", "8M"])
         .json();
+    assert_eq!(made[0]["limits"]["disk"], 8 << 20);
     assert_eq!(made[0]["limits"]["memory"], 64 << 20);
     assert_eq!(made[0]["ownership"], "detached");
     home.sandbox(&["kill", &id]).ok();

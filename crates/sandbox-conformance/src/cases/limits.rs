@@ -2,18 +2,20 @@
 
 use crate::{
     case::Case,
-    failure::{Result, Stop, ensure, same},
+    failure::{Result, Stop, ensure, refused, same},
     process::{contains, sh, start},
     spec::cases,
 };
 use sandbox_core::{
-    Command, CreateOptions, Enforcement, ExitStatus, Limits, NetworkPolicy, Sandbox, SandboxExt,
+    Command, CreateOptions, Enforcement, ErrorKind, ExitStatus, FilesExt, Limits, NetworkPolicy,
+    Sandbox, SandboxExt,
 };
 use std::{net::TcpListener, sync::Arc};
 
 cases! { "limits":
     memory_ends_the_offender_alone [Shell],
     processes_are_capped [Shell],
+    a_full_disk_is_told_and_can_be_cleaned [Shell],
     network_off_reaches_nothing [Shell],
 }
 
@@ -55,6 +57,27 @@ async fn processes_are_capped(case: &Case) -> Result {
     let output = sandbox.exec(Command::new("sh").args(["-c", bomb])).await?;
     let all = output.status.success() && contains(&output.stdout, b"all");
     ensure(!all, "100 processes run where 32 are allowed")
+}
+
+async fn a_full_disk_is_told_and_can_be_cleaned(case: &Case) -> Result {
+    const DISK: u64 = 16 * 1024 * 1024;
+    let limits = Limits::new().memory(8 * DISK).disk(DISK);
+    let sandbox = walled(case, "disk", case.options().limits(limits)).await?;
+    let fill = "head -c 64000000 /dev/zero > fill";
+    let output = sandbox.exec(Command::shell(fill)).await?;
+    same(
+        output.status.code(),
+        1,
+        "the exit of a command that fills the disk",
+    )?;
+    let written = sandbox.files().write_bytes("more", vec![1; 1 << 20]).await;
+    refused(written, ErrorKind::StorageFull, "a write to a full disk")?;
+    let clean = "rm -f fill more; echo after > note; cat note";
+    same(
+        sh(&*sandbox, clean).await?.as_str(),
+        "after",
+        "after cleaning",
+    )
 }
 
 async fn network_off_reaches_nothing(case: &Case) -> Result {

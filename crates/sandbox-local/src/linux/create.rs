@@ -11,6 +11,7 @@ use super::{
     seccomp,
     site::Site,
     snapshot, socket,
+    store::Store,
     template::{self, Layer, Template},
 };
 use rustix::process::Signal;
@@ -81,6 +82,8 @@ pub(crate) struct Request {
     /// What its end is, and a time without traffic after which it comes as well; if it was asked for.
     pub(crate) expiry: Option<SetExpiry>,
     pub(crate) limits: Limits,
+    /// What its changed files are kept in, by the limits on disk and inodes.
+    pub(crate) store: Store,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) metadata: BTreeMap<String, String>,
     /// It is made before it is known for whom, and for what else than the template.
@@ -91,8 +94,9 @@ impl Request {
     /// Refuses what makes no sense or cannot be honoured, before anything happens.
     pub(crate) fn check(shared: &Shared, options: CreateOptions) -> Result<Self> {
         options.validate()?;
-        let limits = limits(&shared.default_limits, &options);
+        let mut limits = limits(&shared.default_limits, &options);
         check_limits(&shared.site.host, &options.limits.unwrap_or_default())?;
+        let store = choose_store(&shared.site.host, &mut limits, &options)?;
         let unsupported =
             |what: &str| Err(Error::unsupported(what).with_provider(super::provider::NAME));
         let state = &shared.site.state;
@@ -146,6 +150,7 @@ impl Request {
             lifetime,
             expiry: SetExpiry::of(expiry, options.idle_timeout),
             limits,
+            store,
             env: options.env.unwrap_or_default(),
             metadata: options.metadata.unwrap_or_default(),
             pooled: false,
@@ -162,6 +167,7 @@ impl Request {
             lifetime: Duration::ZERO,
             expiry: None,
             limits: Limits::new(),
+            store: Store::Directory,
             env: BTreeMap::new(),
             metadata: BTreeMap::new(),
             pooled: true,
@@ -186,7 +192,26 @@ pub(crate) fn limits(defaults: &Limits, options: &CreateOptions) -> Limits {
     limits.memory = asked.memory.or(limits.memory);
     limits.cpus = asked.cpus.or(limits.cpus);
     limits.processes = asked.processes.or(limits.processes);
+    limits.disk = asked.disk.or(limits.disk);
+    limits.inodes = asked.inodes.or(limits.inodes);
     limits
+}
+
+/// The store that carries these limits. Those that only are the provider's default are left out where none can.
+fn choose_store(host: &Host, limits: &mut Limits, options: &CreateOptions) -> Result<Store> {
+    let chosen = Store::choose(host, &enforceable(host, *limits));
+    let asked = options.limits.unwrap_or_default();
+    match chosen {
+        Ok(store) => Ok(store),
+        Err(reason) if asked.disk.is_some() || asked.inodes.is_some() => {
+            let error = Error::unsupported(format!("a limit on disk or inodes here: {reason}"));
+            Err(error.with_provider(super::provider::NAME))
+        }
+        Err(_) => {
+            (limits.disk, limits.inodes) = (None, None);
+            Ok(Store::Directory)
+        }
+    }
 }
 
 /// Whether a lifetime is one.
@@ -247,8 +272,6 @@ fn check_limits(host: &Host, asked: &Limits) -> Result<()> {
         ("memory", asked.memory != carried.memory),
         ("cpus", asked.cpus != carried.cpus),
         ("processes", asked.processes != carried.processes),
-        ("disk", asked.disk.is_some()),
-        ("inodes", asked.inodes.is_some()),
     ];
     match refused.iter().find(|(_, refused)| *refused) {
         Some((limit, _)) => {
@@ -367,6 +390,7 @@ fn put_on_record(
         shell: template.shell.clone(),
         ownership: request.ownership,
         limits,
+        store: request.store,
         metadata: request.metadata,
         created_ms: now_ms(),
         range,
@@ -427,7 +451,12 @@ fn prepare(
     let owner = record.range.map(ranges::base);
     let overlays = step!(
         "files",
-        make_store(locked, template, owner.map(|_| ranges::STORAGE_BASE))
+        make_store(
+            locked,
+            template,
+            record,
+            owner.map(|_| ranges::STORAGE_BASE)
+        )
     )?;
     step!(
         "make groups",
@@ -471,16 +500,22 @@ fn ids(range: Option<u32>) -> (u32, u32, u32) {
 fn make_store(
     locked: &Locked,
     template: &Template,
+    record: &Record,
     owner: Option<u32>,
 ) -> io::Result<Vec<Overlay>> {
     let store = locked.path.join(STORE);
+    let give = |path: &std::path::Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        chown(path, owner, owner)
+    };
     let make = |name: &str, mode: u32| {
         let path = store.join(name);
         fs::create_dir(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        chown(path, owner, owner)
+        give(&path, mode)
     };
-    make("", 0o700)?;
+    fs::create_dir(&store)?;
+    record.store.attach(&store, &record.limits)?;
+    give(&store, 0o700)?;
     let bytes = |path: &std::path::Path| Blob(path.as_os_str().as_bytes().to_vec());
     let lower = |layer: &Layer| Lower {
         path: bytes(&layer.path),

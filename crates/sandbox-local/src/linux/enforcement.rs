@@ -1,8 +1,10 @@
 //! Which walls and limits hold on this machine.
 
 use super::{
+    create,
     doctor::{self, Verdict},
     host::Host,
+    store::Store,
 };
 use sandbox_agent::protocol::zygote::weaken;
 use sandbox_core::{Enforcement, EnforcementReport, Error, ErrorKind, Limits, Result, Wall};
@@ -149,7 +151,28 @@ fn limit_walls(host: &Host, limits: &Limits) -> Vec<Wall> {
             Wall::new("kill_tree", Enforcement::Partial, detail)
         }
     };
-    let disk = "files are kept in a plain directory, which has no quota";
+    let stored = |name: &'static str, value: Option<String>| {
+        let (enforcement, detail) = match (
+            value,
+            Store::choose(host, &create::enforceable(host, *limits)),
+        ) {
+            (None, store) => {
+                let carrier = store.unwrap_or_default().carrier();
+                let detail = format!("no limit is set; files are kept in {carrier}");
+                (Enforcement::NotEnforced, detail)
+            }
+            (Some(value), Ok(store)) => (
+                Enforcement::Enforced,
+                format!("{value}, by {}", store.carrier()),
+            ),
+            (Some(value), Err(reason)) => {
+                let carrier = Store::Directory.carrier();
+                let detail = format!("{value}, but files are kept in {carrier}: {reason}");
+                (Enforcement::NotEnforced, detail)
+            }
+        };
+        Wall::new(name, enforcement, detail)
+    };
     vec![
         limit(
             "memory",
@@ -166,8 +189,11 @@ fn limit_walls(host: &Host, limits: &Limits) -> Vec<Wall> {
             limits.processes.map(|count| count.to_string()),
             carried(host.v1_pids.is_some(), "pids"),
         ),
-        Wall::new("disk", Enforcement::NotEnforced, disk),
-        Wall::new("inodes", Enforcement::NotEnforced, disk),
+        stored("disk", limits.disk.map(|bytes| format!("{bytes} bytes"))),
+        stored(
+            "inodes",
+            limits.inodes.map(|count| format!("{count} files")),
+        ),
         kill,
     ]
 }

@@ -5,7 +5,7 @@ use super::{
     record::{Locked, SOCKET, STORE},
     remove::remove_tree,
     sandbox::unexpected,
-    socket,
+    socket, store,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -104,7 +104,8 @@ impl Made {
         self.strike();
         self.lifeline = None;
         // Most of it goes while the kernel takes the sandbox apart; the rest, and what appears meanwhile, goes below.
-        let _ = remove_tree(&locked.path.join(STORE));
+        let store = locked.path.join(STORE);
+        let _ = store::detach(&store).and_then(|()| remove_tree(&store));
         if !wait(self.pidfd.as_fd(), ANSWER_WITHIN) {
             return Err(still_there());
         }

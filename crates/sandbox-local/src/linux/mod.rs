@@ -24,6 +24,7 @@ mod site;
 mod snapshot;
 mod socket;
 mod stdin;
+mod store;
 mod template;
 mod templates;
 mod usage;

@@ -4,7 +4,7 @@
 //! that happens. A thread makes them, one after the other; it keeps its normal priority, because the zygote and all
 //! sandboxes inherit it from whoever has the first one made.
 
-use super::{create::Request, made::Made, site::Site, template, waiting::Waiting};
+use super::{create::Request, made::Made, site::Site, store::Store, template, waiting::Waiting};
 use sandbox_core::{Error, ErrorKind, Result, TemplateId};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -106,7 +106,9 @@ impl Pool {
     /// `AlreadyExists` for the name. After any other failure another one is tried.
     pub(crate) fn take(&self, site: &Site, request: &Request) -> Result<Option<Made>> {
         let template = template::canonical(&request.template);
-        while let Some(mut waiting) = self.shelf.pop(&template) {
+        // Those that wait have no other store, and the files of a sandbox cannot move.
+        let fits = request.store == Store::Directory;
+        while fits && let Some(mut waiting) = self.shelf.pop(&template) {
             if !waiting.is_fit(site) {
                 continue;
             }

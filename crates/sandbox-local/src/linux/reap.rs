@@ -4,7 +4,7 @@ use super::{
     ranges,
     record::{Locked, Records, STORE},
     remove::remove_tree,
-    snapshot,
+    snapshot, store,
 };
 use sandbox_core::SandboxId;
 use serde::Serialize;
@@ -38,7 +38,9 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
         None => ranges::give_back_all(&locked.path),
     }
     // The record goes last: what it names could not be found without it.
-    remove_tree(&locked.path.join(STORE))?;
+    let store = locked.path.join(STORE);
+    store::detach(&store)?;
+    remove_tree(&store)?;
     remove_tree(&locked.path)?;
     if let Some(record) = record {
         snapshot::let_go(&Records::around(locked), &record.trees);

@@ -7,6 +7,7 @@
 use super::{
     cgroup::Groups,
     snapshot,
+    store::Store,
     template::{InUse, Tree},
 };
 use rustix::{
@@ -55,6 +56,9 @@ pub(crate) struct Record {
     pub(crate) shell: String,
     pub(crate) ownership: Ownership,
     pub(crate) limits: Limits,
+    /// What its changed files are kept in.
+    #[serde(default)]
+    pub(crate) store: Store,
     pub(crate) metadata: BTreeMap<String, String>,
     /// Milliseconds since 1970.
     pub(crate) created_ms: u64,

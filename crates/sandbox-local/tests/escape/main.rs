@@ -19,6 +19,7 @@ mod bombs;
 mod calls;
 mod common;
 mod devices;
+mod disks;
 mod environment;
 mod file_races;
 mod file_types;

@@ -98,7 +98,11 @@ async fn the_report_says_what_holds() {
             "{wall:?}"
         );
     }
-    for limits in [Limits::new().disk(1 << 30), Limits::new().inodes(1000)] {
+    // More than half of the usual memory, and files without a word on bytes.
+    for limits in [
+        Limits::new().disk((1 << 30) + 1),
+        Limits::new().inodes(1000),
+    ] {
         let error = provider
             .create(CreateOptions::new().limits(limits))
             .await
@@ -132,5 +136,92 @@ async fn limits_that_make_no_sense_are_refused() {
             .unwrap()
             .count(),
         0
+    );
+}
+
+/// Writes to a file until that fails, says how much it was in MiB and why it ended; then makes empty files likewise.
+const FILL: &str = r#"
+import errno, os
+def fill(step):
+    count = 0
+    try:
+        while True:
+            step(count)
+            count += 1
+    except OSError as error:
+        return f"{count} {errno.errorcode[error.errno]}"
+big = open("big", "wb", buffering=0)
+print(fill(lambda _: big.write(bytes(1 << 20))))
+big.truncate(0)
+print(fill(lambda number: open(f"f{number}", "w").close()))
+"#;
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_to_whoever_writes_and_to_nobody_else() {
+    let state = State::new();
+    let provider = state.provider();
+    let limits = Limits::new().memory(64 * MIB).disk(16 * MIB).inodes(500);
+    let options = CreateOptions::new().limits(limits);
+    let report = provider.enforcement(&options);
+    for name in ["disk", "inodes"] {
+        let wall = report.wall(name).unwrap();
+        assert_eq!(wall.enforcement, Enforcement::Enforced, "{wall:?}");
+        assert!(wall.detail.contains("memory"), "{wall:?}");
+    }
+    let sandbox = provider.create(options).await.unwrap();
+    let info = sandbox.info().await.unwrap();
+    assert_eq!(
+        (info.limits.disk, info.limits.inodes),
+        (limits.disk, limits.inodes)
+    );
+    let fill = Command::new("python3").args(["-c", FILL]);
+    let output = sandbox.exec(fill).await.unwrap().check().unwrap();
+    let said = output.stdout_text();
+    let lines: Vec<_> = said
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .collect();
+    let [bytes, files] = lines[..] else {
+        panic!("{said}")
+    };
+    assert_eq!((bytes.1, files.1), ("ENOSPC", "ENOSPC"), "{said}");
+    assert!((14..=16).contains(&bytes.0.parse().unwrap()), "{said}");
+    assert!((400..=550).contains(&files.0.parse().unwrap()), "{said}");
+    let refused = sandbox.files().write_bytes("more", "x").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::StorageFull, "{refused}");
+    sh(&sandbox, "rm -f f*").await;
+    let large = vec![1; 20 * MIB as usize];
+    let refused = sandbox
+        .files()
+        .write_bytes("large", large)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::StorageFull, "{refused}");
+    assert_eq!(sh(&sandbox, "rm large big; echo alive").await, "alive\n");
+    assert!(sandbox.kill().await.unwrap());
+    assert_eq!(state.traces(sandbox.id().as_str()), Default::default());
+}
+
+#[tokio::test]
+async fn a_sandbox_with_a_disk_of_its_own_is_kept_and_comes_from_no_pool() {
+    let state = State::new();
+    let provider = state.pooled(1).await;
+    let options = CreateOptions::new().limits(Limits::new().disk(16 * MIB));
+    let sandbox = provider.create(options.clone()).await.unwrap();
+    assert_eq!(
+        (provider.pool_status().taken, provider.pool_status().missed),
+        (0, 1)
+    );
+    sh(&sandbox, "echo kept > note; mkdir d; ln note d/again").await;
+    let forks = provider.fork(sandbox.id(), 2, options).await.unwrap();
+    for fork in &forks {
+        let seen = sh(fork, "cat note d/again; df -k --output=size / | tail -n 1").await;
+        let size = seen.strip_prefix("kept\nkept\n").unwrap().trim();
+        assert_eq!(size.parse::<u64>().unwrap(), 16 * MIB / 1024, "{seen}");
+    }
+    let used = sandbox.require_metrics().unwrap().usage().await.unwrap();
+    assert!(
+        used.disk.unwrap() < MIB && used.inodes.unwrap() >= 2,
+        "{used:?}"
     );
 }

@@ -51,6 +51,7 @@ impl Planted {
             name: None,
             template: "host".into(),
             trees: Vec::new(),
+            store: Default::default(),
             template_directory: None,
             template_env: Default::default(),
             shell: "/bin/sh".into(),

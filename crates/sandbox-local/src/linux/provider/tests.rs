@@ -135,6 +135,7 @@ async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
         name: None,
         template: "host".into(),
         trees: Vec::new(),
+        store: Default::default(),
         template_directory: None,
         template_env: Default::default(),
         shell: "/bin/sh".into(),
