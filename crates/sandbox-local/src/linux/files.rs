@@ -8,7 +8,7 @@ mod workers;
 
 use super::{provider::NAME, sandbox::Link};
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use globset::{Candidate, GlobBuilder};
 use rustix::{buffer::spare_capacity, io::Errno};
 use sandbox_agent::protocol::{
@@ -65,7 +65,7 @@ impl LocalFiles {
             let file = Arc::clone(&file);
             let written = tokio::task::spawn_blocking(move || (&*file).write_all(&piece));
             // While that is being written.
-            let (written, come) = tokio::join!(written, pieces.try_next());
+            let (written, come) = future::join(written, pieces.try_next()).await;
             written
                 .map_err(|error| {
                     Error::new(ErrorKind::Internal, "a write failed").with_source(error)
