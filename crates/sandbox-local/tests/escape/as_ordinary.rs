@@ -30,6 +30,7 @@ const LACKING: &[(&str, &str)] = &[
     ("common::signals_on_their_way", SHARED),
     ("common::watches_of_files", SHARED),
     ("devices::spoiled_for_others", HOSTS),
+    ("disks::", LIMITS),
     ("file_races::hard_links_to_files_of_others", OTHERS),
     ("neighbours::locks_on_common_files", HOSTS),
     ("pauses::a_fork_bomb_rests_whole", GROUPS),

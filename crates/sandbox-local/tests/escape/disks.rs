@@ -67,7 +67,7 @@ const WAYS: [(&str, u32); 11] = [
 async fn no_way_to_take_room_leads_beyond_the_disk_or_ends_anything() {
     let lab = Lab::new();
     let (sandbox, bystander) = (lab.limited(limits()).await, lab.sandbox().await);
-    for who in Who::BOTH {
+    for who in Who::all() {
         for (way, times) in WAYS {
             let given = [
                 ("PLACE", format!("/tmp/{}-{way}", who.name())),

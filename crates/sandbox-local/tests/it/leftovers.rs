@@ -1,5 +1,6 @@
 //! Nothing is left behind, whoever is killed and whenever.
 
+use crate::ordinary;
 use crate::support::{State, example, holders, namespaces, parent, processes, until};
 use sandbox_core::prelude::*;
 use sandbox_local::LocalProvider;
@@ -101,7 +102,7 @@ fn owner(state: &State, pool: &str) -> std::process::Command {
     let mut program = std::process::Command::new(example("owner"));
     program
         .args(["3", "owned", pool])
-        .args((pool == "0").then_some("fork"))
+        .args((pool == "0" && !ordinary::is_ordinary()).then_some("fork"))
         .env("SANDBOX_STATE_DIR", state.path());
     program.stdin(Stdio::piped()).stderr(Stdio::null());
     program
