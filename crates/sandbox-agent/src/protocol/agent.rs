@@ -148,7 +148,8 @@ wire_enum! {
         /// memory for it, and output comes as before.
         18 => Share {},
         /// On an attachment that shares the ring: the reader has taken what comes before this cursor. What a sole
-        /// foreground reader has not taken is not overwritten. Not answered.
+        /// foreground reader has not taken is not overwritten. The ring knows a bounded number of changes from one stream
+        /// to another, so a reader says it after some thousand pieces too, however small. Not answered.
         19 => Taken { at: u64 },
         /// As [`Request::Pause`], but only until this connection closes, and unseen: nobody is told that the sandbox is
         /// paused, and commands that are asked for meanwhile start afterwards.

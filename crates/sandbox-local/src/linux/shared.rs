@@ -14,8 +14,9 @@ use std::{io, os::fd::OwnedFd, sync::atomic};
 const LARGE: usize = 16 * 1024;
 /// How much of such output there must be.
 const ENOUGH: usize = 128 * 1024;
-/// How much is taken before PID 1 is told.
+/// How much is taken before PID 1 is told, in bytes and in pieces: it keeps a bounded number of changes between streams.
 const TELL_AFTER: u64 = 256 * 1024;
+const TELL_AFTER_PIECES: u32 = 1024;
 
 /// What one reader of a command has of the memory.
 #[derive(Debug)]
@@ -60,10 +61,12 @@ impl Sharing {
 
     /// All output before `at` was taken.
     pub(super) async fn took(&mut self, at: u64, connection: &Connection) -> io::Result<()> {
-        if let Self::Given(shared) = self
-            && at.saturating_sub(shared.told) >= TELL_AFTER
-        {
-            shared.told = at;
+        let Self::Given(shared) = self else {
+            return Ok(());
+        };
+        shared.untold += 1;
+        if at.saturating_sub(shared.told) >= TELL_AFTER || shared.untold >= TELL_AFTER_PIECES {
+            (shared.told, shared.untold) = (at, 0);
             connection.send(&Request::Taken { at }).await?;
         }
         Ok(())
@@ -76,6 +79,8 @@ pub(super) struct Shared {
     memory: OwnedFd,
     /// The cursor that PID 1 was told last.
     told: u64,
+    /// Pieces of output since then.
+    untold: u32,
 }
 
 impl Shared {
@@ -85,7 +90,11 @@ impl Shared {
         if !seals.contains(SealFlags::SHRINK | SealFlags::SEAL) {
             return Err(invalid("the shared memory is not sealed"));
         }
-        Ok(Self { memory, told: 0 })
+        Ok(Self {
+            memory,
+            told: 0,
+            untold: 0,
+        })
     }
 
     fn read(&self, at: u64, len: usize) -> io::Result<(u64, Vec<u8>)> {
@@ -144,6 +153,7 @@ fn invalid(text: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::socket;
     use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
     use std::{fs::File, os::unix::fs::FileExt};
 
@@ -209,6 +219,28 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let long = Shared::new(memory(LEN + 8, full)).unwrap();
         assert!(long.read(0, shared::MAX_KEPT + 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn pid_1_is_told_what_was_taken_however_small_the_pieces_are() {
+        let (ours, theirs) = socket::pair().unwrap();
+        let [connection, peer] = [ours, theirs].map(|socket| {
+            rustix::io::ioctl_fionbio(&socket, true).unwrap();
+            Connection::new(socket).unwrap()
+        });
+        let mut sharing = Sharing::Given(ring(0, 0));
+        // Fewer than there can be changes between streams before PID 1 waits for this reader.
+        for at in 1..=u64::from(TELL_AFTER_PIECES) {
+            sharing.took(at, &connection).await.unwrap();
+        }
+        let told = peer.try_receive().unwrap();
+        assert_eq!(
+            told,
+            Some(Request::Taken {
+                at: TELL_AFTER_PIECES.into()
+            })
+        );
+        assert_eq!(peer.try_receive::<Request>().unwrap(), None);
     }
 
     #[test]
