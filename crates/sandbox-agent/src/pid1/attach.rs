@@ -56,6 +56,10 @@ impl Agent {
         }
         if let Some(at) = timeout {
             self.deadlines.add(at, Due::Timeout(number));
+            if !self.rest.is_awake() {
+                // Somebody holds all commands, and this one begins only afterwards.
+                self.hold_clocks();
+            }
         }
         self.pids.insert(process.pid, number);
         self.processes.insert(number, process);

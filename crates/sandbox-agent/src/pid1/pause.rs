@@ -225,11 +225,16 @@ impl Agent {
             self.unwatch_events();
             return Err(failed(error));
         }
-        self.deadlines
-            .hold(|due| matches!(due, Due::Timeout(_) | Due::Grace(_)));
+        self.hold_clocks();
         self.rest.state = State::Falling(Vec::new());
         self.check_frozen();
         Ok(())
+    }
+
+    /// Lets time stand still for all commands.
+    pub(super) fn hold_clocks(&mut self) {
+        self.deadlines
+            .hold(|due| matches!(due, Due::Timeout(_) | Due::Grace(_)));
     }
 
     fn unwatch_events(&self) {

@@ -260,6 +260,24 @@ fn whoever_holds_the_commands_lets_them_go_by_leaving() {
 }
 
 #[test]
+fn the_clock_of_a_command_that_waits_for_a_holder_stands_still() {
+    let world = World::new();
+    let holder = world.address.connect();
+    assert_eq!(holder.ask(&Request::Hold {}), Event::Done {});
+    let waiting = world.address.connect();
+    waiting.send(&Request::Spawn {
+        spawn: Spawn {
+            timeout_ms: 300,
+            ..sh("echo on")
+        },
+    });
+    world.address.let_pass(600);
+    drop(holder);
+    assert!(matches!(waiting.event(), Event::Started { .. }));
+    assert_eq!(waiting.rest().expect_code(0).out(), "on\n");
+}
+
+#[test]
 fn who_holds_a_paused_sandbox_leaves_it_paused_and_a_resume_waits_for_him() {
     let world = World::new();
     let frozen = || world.cgroup.as_ref().unwrap().is_frozen();
