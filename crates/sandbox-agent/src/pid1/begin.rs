@@ -39,11 +39,17 @@ impl Agent {
     }
 
     /// Becomes somebody's sandbox, whose clock starts now.
-    pub(super) fn begin(&mut self, env: Vec<(Blob, Blob)>, lifetime_ms: u64) -> Answer {
+    pub(super) fn begin(
+        &mut self,
+        env: Vec<(Blob, Blob)>,
+        lifetime_ms: u64,
+        max_processes: u64,
+    ) -> Answer {
         check_env(&env)?;
-        if !env.is_empty() {
+        if !env.is_empty() || max_processes > 0 {
             self.launcher.env = env;
-            // It has a copy of what the environment was.
+            self.launcher.max_processes = max_processes;
+            // It has a copy of what the environment was, and no limit.
             self.dismiss_reserve();
         }
         self.later(Task::Recruit);

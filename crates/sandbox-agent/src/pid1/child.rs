@@ -114,6 +114,10 @@ fn confine(launcher: &Launcher) -> Result<(), Refusal> {
     signal::reset().map_err(step("reset signals"))?;
     inherit::start_session().map_err(step("start a session"))?;
     launcher.limit.apply().map_err(step("limit descriptors"))?;
+    let most = launcher.max_processes;
+    if most > 0 {
+        inherit::set_limit(libc::RLIMIT_NPROC, most, most).map_err(step("limit processes"))?;
+    }
     if launcher.spared {
         program::set_normal_oom_score().map_err(step("reset the command's OOM score"))?;
     }

@@ -39,6 +39,8 @@ pub(super) struct Launcher {
     pub(super) filter: Option<Filter>,
     pub(super) weaken: u32,
     pub(super) limit: DescriptorLimit,
+    /// How many processes there may be for a command to start another one; 0 is no limit.
+    pub(super) max_processes: u64,
     /// Whether PID 1 is spared when memory is used up, which commands must not be.
     pub(super) spared: bool,
     null: Rc<OwnedFd>,
@@ -66,6 +68,7 @@ impl Launcher {
             filter,
             weaken,
             limit: DescriptorLimit::raise()?,
+            max_processes: config.max_processes,
             spared: is_spared(),
             null: Rc::new(open_null()?.into()),
             terminals: Terminals::open(),
@@ -114,6 +117,8 @@ impl Launcher {
     ) -> Result<Launched, Refusal> {
         check(spawn)?;
         let step = |what: &'static str| move |error: io::Error| Refusal::system(what, &error);
+        self.check_processes()
+            .map_err(step("start another process"))?;
         let ring = ring
             .map_or_else(Ring::new, Ok)
             .map_err(step("keep the command's output"))?;
@@ -148,6 +153,21 @@ impl Launcher {
                 Err(refusal)
             }
         }
+    }
+
+    /// Refuses one more process where the limit is one on users: it does not hold for what PID 1 starts itself.
+    fn check_processes(&self) -> io::Result<()> {
+        // Among the processes of the host there is nothing to count.
+        if self.max_processes == 0 || self.weaken & weaken::PROCESSES != 0 {
+            return Ok(());
+        }
+        let is_process = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
+        let entries = std::fs::read_dir("/proc")?.flatten();
+        let processes = entries.filter(|entry| is_process(entry.file_name().as_encoded_bytes()));
+        if processes.count() as u64 >= self.max_processes {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        Ok(())
     }
 
     /// Makes the descriptors of a command, both ends.

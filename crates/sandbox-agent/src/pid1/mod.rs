@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub owned: bool,
     /// Whether there is one user, whom PID 1 is as well, and nobody to change to.
     pub is_alone: bool,
+    /// How many processes there may be for a command to start another one; 0 is no limit.
+    pub max_processes: u64,
     /// `struct sock_filter[]` for every command.
     pub seccomp: Vec<u8>,
     /// Walls left out by a test build, of `protocol::zygote::weaken`.

@@ -158,7 +158,11 @@ impl Agent {
                 self.later(Task::Recruit);
                 Ok(Event::Done {})
             }
-            Request::Begin { env, lifetime_ms } => self.begin(env, lifetime_ms),
+            Request::Begin {
+                env,
+                lifetime_ms,
+                max_processes,
+            } => self.begin(env, lifetime_ms, max_processes),
         };
         self.answer(id, &answer.unwrap_or_else(Refusal::into_event));
     }

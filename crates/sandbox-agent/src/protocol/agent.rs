@@ -130,7 +130,7 @@ wire_enum! {
         12 => Wait {},
         /// A sandbox that waits begins: with this environment for every command, and milliseconds until it ends itself
         /// (0 is never). Answered by [`Event::Done`]; never more than once in its life.
-        13 => Begin { env: Vec<(Blob, Blob)>, lifetime_ms: u64 },
+        13 => Begin { env: Vec<(Blob, Blob)>, lifetime_ms: u64, max_processes: u64 },
         /// Stops all processes of all commands, and the clocks of their timeouts. Answered by [`Event::Done`] when all have
         /// stopped, at once if they had already. Where that takes too long they go on, and it is [`Event::Failed`]. Until
         /// [`Request::Resume`] nothing is started; all else is served.

@@ -29,7 +29,7 @@ pub use wire::{Blob, DecodeError, Reader, Wire};
 pub(crate) use wire::{wire_enum, wire_struct};
 
 /// Raised with every change of the messages; both ends refuse another one.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Longest packet, in bytes. Two fit into a default socket buffer of 212,992 bytes.
 pub const MAX_PACKET: usize = 80 * 1024;

@@ -71,6 +71,9 @@ wire_struct! {
         pub overlays: Vec<Overlay>,
         /// Size of each of the tmpfs mounts `/run` and `/dev/shm`, in bytes.
         pub tmpfs_size: u64,
+        /// How many processes the sandbox may have when a command of its starts another one, by what the kernel counts for
+        /// its user; 0 is no limit. Only where it has one user.
+        pub max_processes: u64,
         /// Environment that every command of the sandbox starts from.
         pub env: Vec<(Blob, Blob)>,
         /// Milliseconds until the sandbox ends itself; 0 is never.

@@ -46,6 +46,7 @@ pub(crate) fn run(request: Create, descriptors: Descriptors, stage: &Stage, zygo
         lifetime_ms: request.lifetime_ms,
         owned: request.owned,
         is_alone: request.uid_count == 1,
+        max_processes: request.max_processes,
         seccomp: request.seccomp.0,
         weaken: request.weaken,
     })

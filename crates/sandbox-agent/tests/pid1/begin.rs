@@ -21,6 +21,7 @@ fn begin(env: &[(&str, &str)], lifetime_ms: u64) -> Request {
     Request::Begin {
         env: env.iter().map(pair).collect(),
         lifetime_ms,
+        max_processes: 0,
     }
 }
 

@@ -71,6 +71,7 @@ fn create() -> Create {
         first_uid: 0,
         overlays: vec![overlay],
         tmpfs_size: 64 << 20,
+        max_processes: 0,
         env: env(),
         lifetime_ms: 3_600_000,
         owned: true,
@@ -140,6 +141,7 @@ fn requests() -> Vec<Request> {
         Request::Begin {
             env: env(),
             lifetime_ms: 5,
+            max_processes: 0,
         },
         Request::Pause {},
         Request::Hold {},

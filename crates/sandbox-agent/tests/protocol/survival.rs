@@ -302,6 +302,7 @@ fn create() -> impl Strategy<Value = Create> {
             first_uid: small[3],
             overlays,
             tmpfs_size: large[0],
+            max_processes: large[0],
             env,
             lifetime_ms: large[1],
             owned: flags[0],

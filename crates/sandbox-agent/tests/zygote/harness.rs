@@ -134,6 +134,7 @@ impl Zygote {
                 overlay("/usr", Path::new("/usr"), 1),
             ],
             tmpfs_size: 1 << 20,
+            max_processes: 0,
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             lifetime_ms: 0,
             owned: true,

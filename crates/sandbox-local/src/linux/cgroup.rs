@@ -82,7 +82,7 @@ impl Groups {
         if let Some(cpus) = limits.cpus {
             self.set(host.v1_cpu.as_ref(), v2, &cpu_v1(cpus), &cpu_v2(cpus))?;
         }
-        if let Some(processes) = limits.processes {
+        if let Some(processes) = limits.processes.filter(|_| host.has_pids()) {
             let max = [("pids.max", pids_max(processes).to_string())];
             self.set(host.v1_pids.as_ref(), v2, &max, &max)?;
         }
@@ -254,7 +254,7 @@ fn memory_v2(bytes: u64) -> [Setting; 2] {
     ]
 }
 
-fn pids_max(processes: u64) -> u64 {
+pub(crate) fn pids_max(processes: u64) -> u64 {
     processes.saturating_add(OWN_PROCESSES).min(MOST_PROCESSES)
 }
 

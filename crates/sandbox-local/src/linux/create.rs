@@ -1,7 +1,7 @@
 //! Makes one sandbox: record first, then everything else, and all of it removed again if a step fails.
 
 use super::{
-    cgroup::Groups,
+    cgroup::{self, Groups},
     host::Host,
     init,
     made::{ANSWER_WITHIN, Made, wait},
@@ -336,6 +336,7 @@ fn make_in(
         first_uid,
         overlays: prepared.overlays,
         tmpfs_size: TMPFS_SIZE,
+        max_processes: most_processes(&site.host, &record.limits),
         env,
         lifetime_ms: lifetime.as_millis() as u64,
         // Until it is handed over, a detached sandbox ends with its maker too.
@@ -430,8 +431,16 @@ pub(crate) fn enforceable(host: &Host, mut limits: Limits) -> Limits {
         .filter(|_| host.v1_cpu.is_some() || host.v2_has("cpu"));
     limits.processes = limits
         .processes
-        .filter(|_| host.v1_pids.is_some() || host.v2_has("pids"));
+        .filter(|_| host.has_pids() || host.counts_processes_by_user());
     limits
+}
+
+/// The limit on processes as PID 1 is told it, where no cgroup carries it; 0 if there is none.
+pub(crate) fn most_processes(host: &Host, limits: &Limits) -> u64 {
+    limits
+        .processes
+        .filter(|_| !host.has_pids())
+        .map_or(0, cgroup::pids_max)
 }
 
 struct Prepared {

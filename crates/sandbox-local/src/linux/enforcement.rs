@@ -187,7 +187,10 @@ fn limit_walls(host: &Host, limits: &Limits) -> Vec<Wall> {
         limit(
             "processes",
             limits.processes.map(|count| count.to_string()),
-            carried(host.v1_pids.is_some(), "pids"),
+            carried(host.v1_pids.is_some(), "pids").or_else(|| {
+                let counted = host.counts_processes_by_user();
+                counted.then_some("the kernel's count of the sandbox's one user")
+            }),
         ),
         stored("disk", limits.disk.map(|bytes| format!("{bytes} bytes"))),
         stored(

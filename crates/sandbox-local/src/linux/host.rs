@@ -106,6 +106,17 @@ impl Host {
         }
     }
 
+    /// Whether a cgroup carries a limit on processes.
+    pub(crate) fn has_pids(&self) -> bool {
+        self.v1_pids.is_some() || self.v2_has("pids")
+    }
+
+    /// Whether a user's limit on processes holds for each user namespace by itself, as in Linux from 5.14 on, and so for
+    /// each sandbox that has but one user. It is not for root, whom the kernel spares.
+    pub(crate) fn counts_processes_by_user(&self) -> bool {
+        !self.is_root && self.kernel >= (5, 14)
+    }
+
     /// Whether version 2 carries limits of `controller`.
     pub(crate) fn v2_has(&self, controller: &str) -> bool {
         self.v2

@@ -68,6 +68,7 @@ impl Waiting {
         self.made.tell(&agent::Request::Begin {
             env: request.variables(&self.record.template_env),
             lifetime_ms: request.lifetime.as_millis() as u64,
+            max_processes: create::most_processes(&site.host, &record.limits),
         })?;
         record.pooled = false;
         site.records.rewrite(locked, &record)?;

@@ -210,6 +210,7 @@ mod tests {
             first_uid: 0,
             overlays: Vec::new(),
             tmpfs_size: 0,
+            max_processes: 0,
             env: vec![("A".into(), Blob(vec![b'x'; env]))],
             lifetime_ms: 0,
             owned: true,

@@ -22,8 +22,6 @@ const LACKING: &[(&str, &str)] = &[
     ("bombs::a_sandbox_at_its_limits_is_ended_at_once", LIMITS),
     ("bombs::killing_everybody", OTHERS),
     ("bombs::memory_", LIMITS),
-    ("bombs::more_processes_than_allowed", LIMITS),
-    ("bombs::orphans_that_nobody_waits_for", LIMITS),
     ("calls::turning_the_machine_off_ends_the_sandbox_at_most", "the control needs a capability"),
     ("common::bytes_in_message_queues", SHARED),
     ("common::locked_memory", SHARED),

@@ -139,7 +139,10 @@ fn limits(host: &Host) -> Check {
     let carried = [
         ("memory", host.v1_memory.is_some() || host.v2_has("memory")),
         ("cpus", host.v1_cpu.is_some() || host.v2_has("cpu")),
-        ("processes", host.v1_pids.is_some() || host.v2_has("pids")),
+        (
+            "processes",
+            host.has_pids() || host.counts_processes_by_user(),
+        ),
     ];
     let missing = carried.iter().filter(|(_, carried)| !carried);
     let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
