@@ -8,7 +8,8 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, stream};
 use sandbox::{
-    Attach, Bytes, Error, ErrorKind, Position, Process, ProcessEvent, ProcessId, SandboxExt,
+    Attach, Bytes, Error, ErrorKind, Position, Process, ProcessEvent, ProcessId, ProcessInfo,
+    SandboxExt,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, path::Path};
@@ -50,38 +51,38 @@ pub(crate) async fn logs(state_dir: Option<&Path>, args: &LogsArgs) -> Result<u8
 }
 
 /// The commands that are meant, oldest first.
-async fn commands(attach: &dyn Attach, number: Option<u64>) -> Result<Vec<ProcessId>> {
-    let all = attach.processes().await?;
-    let mut ids: Vec<_> = all.into_iter().map(|command| command.id).collect();
+async fn commands(attach: &dyn Attach, number: Option<u64>) -> Result<Vec<ProcessInfo>> {
+    let mut all = attach.processes().await?;
     if let Some(number) = number.map(|number| number.to_string()) {
-        ids.retain(|id| id.as_str() == number);
-        if ids.is_empty() {
+        all.retain(|command| command.id.as_str() == number);
+        if all.is_empty() {
             bail!("the sandbox knows no command {number}; `sandbox inspect` shows their numbers");
         }
     }
-    Ok(ids)
+    Ok(all)
 }
 
 async fn print(
     attach: &dyn Attach,
-    commands: &[ProcessId],
+    commands: &[ProcessInfo],
     follow: bool,
     printer: &mut Printer,
 ) -> Result<()> {
     let mut running = Vec::new();
-    for id in commands {
+    for ProcessInfo { id, exit, .. } in commands {
+        let has_ended = exit.is_some();
         let failed = || format!("cannot read what command {id} has printed");
-        let Some(mut command) = open(attach, id).await.with_context(failed)? else {
+        let Some(Opened { mut process, end }) = open(attach, id).await.with_context(failed)? else {
             continue;
         };
-        while command.process.cursor() < command.end && command.process.exit().is_none() {
-            let event = command.process.try_next().await.with_context(failed)?;
+        while process.exit().is_none() && (has_ended || process.cursor() < end) {
+            let event = process.try_next().await.with_context(failed)?;
             printer.event(id, event).await?;
         }
-        running.push(command.process);
-    }
-    if !follow {
-        return Ok(());
+        // Each that is kept open takes a descriptor, here and in the sandbox.
+        if follow && !has_ended {
+            running.push(process);
+        }
     }
     let mut events = stream::select_all(running.into_iter().map(|process| events(process).boxed()));
     while let Some((id, event)) = events.next().await {

@@ -230,3 +230,19 @@ fn shells_and_man_know_every_command() {
         "{page}"
     );
 }
+
+#[test]
+fn logs_of_many_commands_need_few_descriptors() {
+    let home = Home::shared();
+    let id = home.create(&[]);
+    for number in 1..=40 {
+        home.sandbox(&["exec", &id, "--", "echo", &format!("line {number}")])
+            .ok();
+    }
+    let few = ["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh"];
+    for args in [&["logs", &id][..], &["logs", "--follow", &id]] {
+        let printed = finish(home.command_by(&few, args).spawn().unwrap()).ok();
+        assert_eq!(printed.lines().count(), 40, "{printed}");
+        assert!(printed.ends_with("[40] line 40\n"), "{printed}");
+    }
+}
