@@ -106,7 +106,7 @@ pub(crate) fn remark(text: impl fmt::Display) {
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let (plain, escaped) = if c.is_control() {
+            let (plain, escaped) = if c.is_control() || is_unseen(c) {
                 (None, Some(c.escape_default()))
             } else {
                 (Some(c), None)
@@ -114,6 +114,15 @@ pub(crate) fn printable(text: &str) -> String {
             plain.into_iter().chain(escaped.into_iter().flatten())
         })
         .collect()
+}
+
+/// Whether a character is not seen itself, but turns the order of others around, breaks the line, or tells apart names
+/// that look the same.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    )
 }
 
 /// Prints why something failed and what can be done; the code to end with.
@@ -275,6 +284,17 @@ mod tests {
         assert_eq!(spell(901), "15m");
         assert_eq!(spell(5400), "1h 30m");
         assert_eq!(spell(90_000), "1d 1h");
+    }
+
+    #[test]
+    fn what_plays_tricks_on_a_terminal_is_spelled_out() {
+        assert_eq!(printable("a\u{1b}[2J\r\u{9b}b"), "a\\u{1b}[2J\\r\\u{9b}b");
+        // Reads as `exe.txt` on a terminal that shows text from right to left.
+        assert_eq!(printable("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+        assert_eq!(printable("a\u{200b}\u{2028}b"), "a\\u{200b}\\u{2028}b");
+        for plain in ["ä 漢 שלום", "👩\u{200d}💻", "\\u{1b}"] {
+            assert_eq!(printable(plain), plain);
+        }
     }
 
     #[test]
