@@ -1,6 +1,7 @@
 //! A program with sandboxes of its own: makes as many as its first argument says (`detached` as the second lets them
 //! live on), prints their ids, and holds them until its standard input ends. The third is the size of its pool, which is
-//! full before anything else happens. With a fourth it also keeps the state of each, and forks it onto a disk of its own.
+//! full before anything else happens. With a fourth it also keeps the state of each, and forks it onto a disk of its own, a
+//! `large` or a `small` one.
 
 use sandbox_core::{SnapshotOptions, prelude::*};
 use sandbox_local::LocalProvider;
@@ -19,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
         _ => Ownership::Owned,
     };
     let pool = args.next().map_or(Ok(0), |size| size.parse())?;
-    let forks = args.next().is_some();
+    let forks = args.next();
     let builder = LocalProvider::builder().pool(pool);
     let provider = match std::env::var_os("SANDBOX_STATE_DIR") {
         Some(path) => builder.state_dir(PathBuf::from(path)).build()?,
@@ -36,10 +37,13 @@ async fn main() -> anyhow::Result<()> {
         sandbox
             .exec(Command::shell("sleep 1000 & echo started > started"))
             .await?;
-        if forks {
+        if let Some(kind) = &forks {
             let snapshots = sandbox.require_snapshots()?;
             snapshots.snapshot(SnapshotOptions::new()).await?;
-            let limits = Limits::new().disk(16 << 20);
+            let limits = match kind.as_str() {
+                "large" => Limits::new().memory(64 << 20).disk(100 << 20),
+                _ => Limits::new().disk(16 << 20),
+            };
             let options = CreateOptions::new().ownership(ownership).limits(limits);
             let forks = provider.fork(sandbox.id(), 1, options).await?;
             forks[0].files().write_bytes("more", "of it").await?;

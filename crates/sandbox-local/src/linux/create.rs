@@ -523,7 +523,10 @@ fn make_store(
         give(&path, mode)
     };
     fs::create_dir(&store)?;
-    record.store.attach(&store, &record.limits)?;
+    let state = locked.state();
+    record
+        .store
+        .attach(&store, &state, record.id.as_str(), &record.limits)?;
     give(&store, 0o700)?;
     let bytes = |path: &std::path::Path| Blob(path.as_os_str().as_bytes().to_vec());
     let lower = |layer: &Layer| Lower {

@@ -1,5 +1,6 @@
 //! What this machine offers: read once, so that everything that depends on it can be tested with another machine's facts.
 
+use super::disk;
 use rustix::fs::Access;
 use std::{
     fs,
@@ -32,6 +33,8 @@ pub(crate) struct Host {
     /// How many groups this process has beside its own.
     pub(crate) other_groups: usize,
     pub(crate) overlay: bool,
+    /// Whether a btrfs of our own can be made.
+    pub(crate) btrfs: bool,
     pub(crate) seccomp: bool,
     pub(crate) v1_memory: Option<Hierarchy>,
     pub(crate) v1_cpu: Option<Hierarchy>,
@@ -69,6 +72,10 @@ impl Host {
                 .ok(),
             forbids_namespaces: forbids_namespaces(&text),
             other_groups: other_groups(),
+            btrfs: disk::is_possible(
+                text("/proc/sys/kernel/osrelease").trim(),
+                &text("/proc/filesystems"),
+            ),
             overlay: text("/proc/filesystems")
                 .lines()
                 .any(|line| line.trim_end().ends_with("\toverlay")),

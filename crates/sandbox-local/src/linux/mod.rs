@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod create;
+mod disk;
 mod doctor;
 mod enforcement;
 mod files;

@@ -156,6 +156,7 @@ impl LocalProvider {
         let sandboxes = reap::reap_all(records).map_err(failed)?;
         let mut templates = snapshot::collect(state, &used);
         templates.extend(template::prune(state, &used));
+        snapshot::tidy_disk(records);
         Ok(Pruned {
             sandboxes,
             templates,

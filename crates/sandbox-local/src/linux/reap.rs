@@ -1,7 +1,7 @@
 //! Removes what a sandbox has left behind: processes, cgroups, files, its range of uids.
 
 use super::{
-    ranges,
+    disk, ranges,
     record::{Locked, Records, STORE},
     remove::remove_tree,
     snapshot, store,
@@ -41,6 +41,7 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
     let store = locked.path.join(STORE);
     store::detach(&store)?;
     remove_tree(&store)?;
+    disk::remove(&locked.state(), &locked.name())?;
     remove_tree(&locked.path)?;
     if let Some(record) = record {
         snapshot::let_go(&Records::around(locked), &record.trees);

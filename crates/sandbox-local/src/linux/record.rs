@@ -242,6 +242,11 @@ impl Locked {
         self.directory.as_fd()
     }
 
+    /// The state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        Records::around(self).state()
+    }
+
     /// Name of the record's directory, which is the sandbox's id.
     pub(crate) fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default();

@@ -41,6 +41,7 @@ impl Site {
                 let used = || template::in_use(&state, records.templates_in_use());
                 snapshot::collect(&state, &used);
                 template::prune_at_start(&state, &used);
+                snapshot::tidy_disk(&records);
             }
             Ok((state, records))
         };

@@ -2,12 +2,12 @@
 //!
 //! A plain directory has no limits. A file system in memory has both, on bytes and on files; what lies there counts as memory
 //! of the sandbox, so that it may be no larger than half of that: a full disk is then an error to whoever writes, and never
-//! the end of a process for want of memory.
+//! the end of a process for want of memory. What is larger goes into a btrfs of our own, where the machine can make one.
 
-use super::host::Host;
+use super::{disk, host::Host};
 use rustix::{
     io::Errno,
-    mount::{MountFlags, UnmountFlags, mount, unmount},
+    mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount},
 };
 use sandbox_core::Limits;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub(crate) enum Store {
     Directory,
     /// A file system in memory.
     Memory,
+    /// A part of a file system of our own.
+    Subvolume,
 }
 
 /// First kernel with file systems in memory whose owners can be mapped.
@@ -36,6 +38,9 @@ const OWN_FILES: u64 = 1 + 3 * 16;
 
 /// Least that a file system in memory is made for.
 const SMALLEST: u64 = 64 * 1024;
+
+/// Least that btrfs counts well, which needs room for what it knows of the files as well.
+const SMALLEST_SUBVOLUME: u64 = 64 * 1024 * 1024;
 
 impl Store {
     /// The store that carries the limits on disk and inodes among these.
@@ -61,13 +66,18 @@ impl Store {
         }
         match limits.memory {
             Some(memory) if disk <= memory / 2 => Ok(Self::Memory),
+            _ if host.btrfs && limits.inodes.is_none() && disk >= SMALLEST_SUBVOLUME => {
+                Ok(Self::Subvolume)
+            }
             Some(memory) => Err(format!(
-                "files are kept in memory for it, of which it may be half: ask for at most {} bytes, or for more memory",
-                memory / 2
+                "files are kept in memory for it, of which it may be half: ask for at most {} bytes, or for more memory{}",
+                memory / 2,
+                larger(host, limits)
             )),
-            None => Err(
-                "files are kept in memory for it, of which it may be half, and no limit on memory holds".into(),
-            ),
+            None => Err(format!(
+                "files are kept in memory for it, of which it may be half, and no limit on memory holds{}",
+                larger(host, limits)
+            )),
         }
     }
 
@@ -76,15 +86,35 @@ impl Store {
         match self {
             Self::Directory => "a plain directory, which has no quota",
             Self::Memory => "a file system in memory, which counts as memory of the sandbox",
+            Self::Subvolume => "a quota in a btrfs of our own",
         }
     }
 
-    /// Gets the directory `path` ready, which is empty.
-    pub(crate) fn attach(self, path: &Path, limits: &Limits) -> io::Result<()> {
+    /// Gets the directory `path` of the sandbox `id` ready, which is empty.
+    pub(crate) fn attach(
+        self,
+        path: &Path,
+        state: &Path,
+        id: &str,
+        limits: &Limits,
+    ) -> io::Result<()> {
         match self {
             Self::Directory => Ok(()),
             Self::Memory => attach_memory(path, limits),
+            Self::Subvolume => {
+                let subvolume = disk::make(state, id, limits.disk.unwrap_or_default())?;
+                Ok(mount_bind(subvolume, path)?)
+            }
         }
+    }
+}
+
+/// What would make larger disks possible.
+fn larger(host: &Host, limits: &Limits) -> &'static str {
+    match (host.btrfs, limits.inodes) {
+        (false, None) => "; with the package btrfs-progs (and loop devices) a disk can be larger",
+        (_, Some(_)) => "; without a limit on inodes a disk can be larger",
+        (true, None) => "",
     }
 }
 
@@ -141,6 +171,22 @@ mod tests {
         for limits in refused {
             assert!(Store::choose(&host(), &limits).is_err(), "{limits:?}");
         }
+    }
+
+    #[test]
+    fn what_is_larger_goes_into_a_btrfs_if_there_can_be_one() {
+        let mut host = host();
+        let limits = Limits::new().memory(64 * MIB).disk(1024 * MIB);
+        let reason = Store::choose(&host, &limits).unwrap_err();
+        assert!(reason.contains("btrfs-progs"), "{reason}");
+        host.btrfs = true;
+        assert_eq!(Store::choose(&host, &limits), Ok(Store::Subvolume));
+        assert_eq!(
+            Store::choose(&host, &Limits::new().disk(1024 * MIB)),
+            Ok(Store::Subvolume)
+        );
+        assert!(Store::choose(&host, &limits.inodes(10)).is_err());
+        assert!(Store::choose(&host, &limits.disk(33 * MIB)).is_err());
     }
 
     #[test]

@@ -24,6 +24,8 @@ const LACKING: &[(&str, &str)] = &[
     ("crowds::where_no_process_is_left_for_it_a_file_call_says_so", "there is always one left for PID 1"),
     ("doctor::", HOSTS_ROOT),
     ("imports::", HOSTS_ROOT),
+    ("leftovers::the_file_system_for_large_disks", HOSTS_ROOT),
+    ("limits::a_disk_larger_than_memory", DISK),
     ("limits::a_full_disk_is_an_error", DISK),
     ("limits::a_sandbox_with_a_disk_of_its_own", DISK),
     ("limits::half_a_processor_is_half_a_processor", LIMITS),

@@ -79,6 +79,42 @@ async fn killed_at_any_moment_nothing_is_left() {
     assert_eq!(loop_devices(&state), Vec::<String>::new());
 }
 
+/// How often a program is killed that has large disks made.
+const DISKS: u32 = 12;
+
+#[tokio::test]
+async fn the_file_system_for_large_disks_goes_with_a_killed_program() {
+    let state = State::new();
+    state.sandbox().await.1.kill().await.unwrap();
+    for moment in 0..DISKS {
+        let mut program = std::process::Command::new(example("owner"));
+        program
+            .args(["2", "owned", "0", "large"])
+            .env("SANDBOX_STATE_DIR", state.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut program = program.spawn().unwrap();
+        // The moment itself is what is tried.
+        thread::sleep(Duration::from_millis(u64::from(moment) * 60));
+        program.kill().unwrap();
+        program.wait().unwrap();
+        // What it has started may be on its way out.
+        let left = || {
+            clean(&state, moment);
+            !ids_of(&state).is_empty()
+                || !parts_of_snapshots(&state).is_empty()
+                || !loop_devices(&state).is_empty()
+                || ["disk.img", "disk.new"]
+                    .iter()
+                    .any(|name| state.path().join(name).exists())
+        };
+        until("what is left is removed", || !left()).await;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(state.path().to_str().unwrap()), "{mounts}");
+    }
+}
+
 #[tokio::test]
 async fn directories_in_each_other_go_away_however_many_they_are() {
     let state = State::new();
@@ -108,7 +144,7 @@ fn owner(state: &State, pool: &str) -> std::process::Command {
     let mut program = std::process::Command::new(example("owner"));
     program
         .args(["3", "owned", pool])
-        .args((pool == "0" && !ordinary::is_ordinary()).then_some("fork"))
+        .args((pool == "0" && !ordinary::is_ordinary()).then_some("small"))
         .env("SANDBOX_STATE_DIR", state.path());
     program.stdin(Stdio::piped()).stderr(Stdio::null());
     program

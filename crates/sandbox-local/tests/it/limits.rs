@@ -100,7 +100,7 @@ async fn the_report_says_what_holds() {
     }
     // More than half of the usual memory, and files without a word on bytes.
     for limits in [
-        Limits::new().disk((1 << 30) + 1),
+        Limits::new().memory(64 * MIB).disk(33 * MIB),
         Limits::new().inodes(1000),
     ] {
         let error = provider
@@ -224,4 +224,69 @@ async fn a_sandbox_with_a_disk_of_its_own_is_kept_and_comes_from_no_pool() {
         used.disk.unwrap() < MIB && used.inodes.unwrap() >= 2,
         "{used:?}"
     );
+}
+
+/// Loop devices on files of the state directory.
+fn loop_devices(state: &State) -> usize {
+    let devices = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let files = devices
+        .filter_map(|device| std::fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    let ours = files.filter(|file| file.contains(state.path().to_str().unwrap()));
+    ours.count()
+}
+
+#[tokio::test]
+async fn a_disk_larger_than_memory_is_part_of_a_file_system_that_goes_with_the_last() {
+    let state = State::new();
+    let provider = state.provider();
+    let limits = Limits::new().memory(64 * MIB).disk(100 * MIB);
+    let options = CreateOptions::new().limits(limits);
+    let report = provider.enforcement(&options);
+    let wall = report.wall("disk").unwrap();
+    if wall.enforcement != Enforcement::Enforced {
+        let error = provider.create(options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("btrfs-progs"), "{error}");
+        return;
+    }
+    assert!(wall.detail.contains("btrfs"), "{wall:?}");
+    let sandbox = provider.create(options.clone()).await.unwrap();
+    assert_eq!(loop_devices(&state), 1);
+    // Random, so that it takes the room that it says; twice, as what is counted comes a moment late.
+    let fill =
+        "head -c 60000000 /dev/urandom > kept; sync kept; head -c 80000000 /dev/urandom > more";
+    let filled = sandbox.exec(Command::shell(fill)).await.unwrap();
+    assert_eq!(filled.status.code(), 1, "{filled:?}");
+    assert!(filled.stderr_text().contains("quota"), "{filled:?}");
+    let refused = sandbox
+        .files()
+        .write_bytes("x", vec![1; 64 * MIB as usize])
+        .await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::StorageFull);
+    sh(&sandbox, "rm -f more x").await;
+
+    let forks = provider.fork(sandbox.id(), 2, options).await.unwrap();
+    for fork in &forks {
+        assert_eq!(
+            sh(fork, "stat -c %s kept; rm kept; echo own > own").await,
+            "60000000\n"
+        );
+    }
+    assert!(sandbox.kill().await.unwrap());
+    assert_eq!(sh(&forks[0], "cat own").await, "own\n");
+    let second = provider
+        .fork(forks[0].id(), 1, CreateOptions::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        sh(&second[0], "cat own; ls kept 2>/dev/null; exit 0").await,
+        "own\n"
+    );
+    for one in forks.iter().chain(&second) {
+        assert!(one.kill().await.unwrap());
+        assert_eq!(state.traces(one.id().as_str()), Default::default());
+    }
+    provider.prune().unwrap();
+    assert_eq!(loop_devices(&state), 0);
+    assert!(!state.path().join("disk.img").exists());
 }

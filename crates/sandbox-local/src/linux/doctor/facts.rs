@@ -25,7 +25,20 @@ pub(crate) fn preflight(host: &Host) -> Vec<Check> {
         limits(host),
         cgroup_v2(host),
         limits_above(host),
+        disks(host),
     ]
+}
+
+/// Whether disks can be larger than memory allows.
+fn disks(host: &Host) -> Check {
+    let good = "a limit on disk may be larger than half of that on memory: then files go into a btrfs of our own";
+    let lacks = "a limit on disk may be at most half of that on memory";
+    let fix = "as root, run: apt-get install btrfs-progs; loop devices and the kernel's btrfs are needed as well";
+    one_of(
+        "large disks",
+        (host.btrfs, good),
+        (Verdict::Warn, lacks, fix),
+    )
 }
 
 /// One of two findings, and what helps against the second.

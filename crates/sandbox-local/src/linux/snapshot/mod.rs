@@ -10,6 +10,7 @@ mod copy;
 mod take;
 
 use super::{
+    disk,
     host::Host,
     record::{Records, make_private, random, storage_error},
     remove::remove_tree,
@@ -213,6 +214,14 @@ pub(crate) fn open(state: &Path, id: &str) -> Result<Template> {
             return Ok(None);
         };
         let own = state.join(DIRECTORY).join(&one.id);
+        let layers = one.manifest.trees.iter().flat_map(|tree| &tree.lowers);
+        if layers
+            .map(|layer| &layer.path)
+            .any(|path| path.starts_with(disk::DIRECTORY))
+        {
+            // The machine may have been started anew.
+            disk::open(state)?;
+        }
         let trees = below(state, one.manifest.trees);
         let Some(held) = hold_all(state, &trees, Some(&own))? else {
             return Ok(None);
@@ -307,8 +316,25 @@ fn remove_one(state: &Path, name: &str, used: &dyn Fn() -> InUse) -> io::Result<
     if !unneeded(state, &used()).iter().any(|other| other == name) {
         return Ok(false);
     }
+    disk::remove(state, name.trim_start_matches(NEW))?;
     remove_tree(&path)?;
     Ok(true)
+}
+
+/// Removes from our own file system what no sandbox and no snapshot has, and the file system if nothing is left.
+pub(crate) fn tidy_disk(records: &Records) {
+    let state = records.state();
+    let snapshots = state.join(DIRECTORY);
+    let keep = |name: &str| {
+        let being_made = format!("{NEW}{name}");
+        records.path(&name.into()).exists()
+            || [name, &being_made]
+                .iter()
+                .any(|name| snapshots.join(name).exists())
+    };
+    if let Err(error) = disk::tidy(&state, &keep) {
+        tracing::warn!(%error, "the file system for disks could not be tidied up");
+    }
 }
 
 /// The directories of templates and snapshots that these layers are in, by the names that records have for them.
@@ -318,7 +344,7 @@ pub(crate) fn directories(trees: &[Tree]) -> BTreeSet<String> {
         let mut parts = path.components().map(|part| part.as_os_str().to_str());
         match (parts.next()??, parts.next()??) {
             ("templates", name) => Some(name.to_owned()),
-            (DIRECTORY, name) => Some(format!("{DIRECTORY}/{name}")),
+            (DIRECTORY | disk::DIRECTORY, name) => Some(format!("{DIRECTORY}/{name}")),
             _ => None,
         }
     };

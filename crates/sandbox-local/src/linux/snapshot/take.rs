@@ -6,9 +6,11 @@ use super::{
 };
 use crate::linux::{
     create::{check_name, now_ms},
+    disk,
     record::{Record, STORE, storage_error},
     remove::remove_tree,
     site::Site,
+    store::Store,
     template::{Layer, Template, Tree, hold},
 };
 use sandbox_core::{Error, ErrorKind, Result, SnapshotInfo};
@@ -61,7 +63,11 @@ pub(crate) fn take(
         return unchanged(site, record, lowers);
     }
     let new = New::make(&site.state, &lowers).map_err(failed)?;
-    let (trees, copied) = new.copy(&upper, lowers).map_err(not_copied)?;
+    let (trees, copied) = match record.store {
+        Store::Subvolume if !new.is_deep(&lowers) => new.share(site, record, &upper, lowers),
+        _ => new.copy(&upper, lowers),
+    }
+    .map_err(not_copied)?;
     still_there()?;
     let manifest = Manifest {
         name,
@@ -151,6 +157,43 @@ impl New {
         }
     }
 
+    /// How many layers of a tree are of snapshots.
+    fn count_ours(&self, tree: &Tree) -> usize {
+        let snapshots = self.path.parent();
+        let disk = snapshots
+            .and_then(Path::parent)
+            .map(|state| state.join(disk::DIRECTORY));
+        let is_ours = |layer: &&Layer| {
+            let place = layer.path.parent().and_then(Path::parent);
+            place == snapshots || place == disk.as_deref()
+        };
+        tree.lowers.iter().take_while(is_ours).count()
+    }
+
+    /// Whether one more layer would be one too many.
+    fn is_deep(&self, trees: &[Tree]) -> bool {
+        trees.iter().any(|tree| self.count_ours(tree) >= DEEPEST)
+    }
+
+    /// As [`Self::copy`], in no time: the store is part of a file system that can do that.
+    fn share(
+        &self,
+        site: &Site,
+        record: &Record,
+        store: &Path,
+        mut trees: Vec<Tree>,
+    ) -> io::Result<(Vec<Tree>, Budget)> {
+        let shared = disk::copy(&site.state, record.id.as_str(), &self.id)?;
+        for (index, tree) in trees.iter_mut().enumerate() {
+            let upper = upper_of(index);
+            if !is_empty(&store.join(&upper))? {
+                let path = shared.join(upper);
+                tree.lowers.insert(0, Layer { path, stored: true });
+            }
+        }
+        Ok((trees, Budget { bytes: 0, files: 0 }))
+    }
+
     /// Copies the upper directories in `store`; returns the trees with them, and what was copied.
     fn copy(&self, store: &Path, mut trees: Vec<Tree>) -> io::Result<(Vec<Tree>, Budget)> {
         let links = self.path.join("links");
@@ -165,13 +208,7 @@ impl New {
             }
             let copied = self.path.join(index.to_string());
             let mut merged = vec![upper];
-            let is_ours =
-                |layer: &Layer| layer.path.parent().and_then(Path::parent) == self.path.parent();
-            let ours = tree
-                .lowers
-                .iter()
-                .take_while(|layer| is_ours(layer))
-                .count();
+            let ours = self.count_ours(tree);
             if ours >= DEEPEST {
                 merged.extend(tree.lowers.drain(..ours).map(|layer| layer.path));
             }
@@ -236,7 +273,9 @@ impl Drop for New {
         if self.path.as_os_str().is_empty() {
             return;
         }
-        if let Err(error) = remove_tree(&self.path) {
+        let state = self.path.parent().and_then(Path::parent);
+        let shared = state.map_or(Ok(()), |state| disk::remove(state, &self.id));
+        if let Err(error) = shared.and_then(|()| remove_tree(&self.path)) {
             tracing::warn!(path = %self.path.display(), %error, "a snapshot that failed could not be removed");
         }
     }
