@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "its purpose is to print")]
 
 mod crowd;
+mod forks;
 mod measure;
 mod pooled;
 mod rows;
@@ -33,6 +34,9 @@ fn main() -> anyhow::Result<ExitCode> {
         .build()?;
     let n = if quick { 2 } else { 100 };
     let mut rows = runtime.block_on(rows::all(&provider, state.path(), n))?;
+    let (forked, stores) = runtime.block_on(forks::rows(&provider, state.path(), n))?;
+    rows.extend(forked);
+    provider.prune()?;
     drop(provider);
     let (pooled, note) = runtime.block_on(pooled::rows(state.path(), n))?;
     rows.extend(pooled);
@@ -50,6 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("{row}");
     }
     println!("{note}");
+    println!("{stores}");
     println!();
     for line in &crowd.growth {
         println!("{line}");
@@ -69,6 +74,7 @@ fn main() -> anyhow::Result<ExitCode> {
             "rows": rows,
             "bounds": bounds,
             "pool": note,
+            "stores": stores,
             "growth": crowd.growth,
             "steps": steps,
         });
