@@ -30,6 +30,7 @@ const LACKING: &[(&str, &str)] = &[
     ("devices::spoiled_for_others", HOSTS),
     ("disks::", LIMITS),
     ("file_races::hard_links_to_files_of_others", OTHERS),
+    ("forks::", "only root makes snapshots"),
     ("neighbours::locks_on_common_files", HOSTS),
     ("pauses::a_fork_bomb_rests_whole", GROUPS),
     ("pauses::nobody_inside_wakes_anybody", GROUPS),

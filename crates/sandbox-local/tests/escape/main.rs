@@ -23,6 +23,7 @@ mod disks;
 mod environment;
 mod file_races;
 mod file_types;
+mod forks;
 mod host_files;
 #[path = "../it/images.rs"]
 mod images;
