@@ -75,6 +75,16 @@ pub(crate) fn set_umask(mask: libc::mode_t) {
     unsafe { libc::umask(mask) };
 }
 
+/// The soft limit that is in force.
+pub(crate) fn limit(resource: libc::__rlimit_resource_t) -> io::Result<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: `limit` has room for the result and is read after the call has written it.
+    unsafe {
+        super::check(libc::getrlimit(resource, limit.as_mut_ptr()))?;
+        Ok(limit.assume_init().rlim_cur)
+    }
+}
+
 /// Sets a limit as close to `soft` and `hard` as the inherited hard limit lets.
 pub(crate) fn set_limit(
     resource: libc::__rlimit_resource_t,

@@ -67,6 +67,37 @@ pub(crate) fn forbid_namespaces(proc_fs: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// How many sandboxes of one ordinary user it takes to use up what the kernel counts for that user.
+const SHARES: u64 = 4;
+
+/// Leaves enough of the host's files that are watched for the user's other sandboxes, if all count for one user.
+pub(crate) fn share_watches(proc_fs: &str) -> io::Result<()> {
+    for kind in ["instances", "watches"] {
+        let all = match fs::read_to_string(format!("{proc_fs}/sys/fs/inotify/max_user_{kind}")) {
+            // A kernel without any.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            all => all?,
+        };
+        let all: u64 = all.trim().parse().map_err(io::Error::other)?;
+        let share = (all / SHARES).max(1).to_string();
+        fs::write(format!("{proc_fs}/sys/user/max_inotify_{kind}"), share)?;
+    }
+    Ok(())
+}
+
+/// As [`share_watches`], of what has a resource limit: signals on their way, message queues, locked memory.
+fn share_limits() -> io::Result<()> {
+    for resource in [
+        libc::RLIMIT_SIGPENDING,
+        libc::RLIMIT_MSGQUEUE,
+        libc::RLIMIT_MEMLOCK,
+    ] {
+        let share = inherit::limit(resource)? / SHARES;
+        inherit::set_limit(resource, share, share)?;
+    }
+    Ok(())
+}
+
 /// Drops what only the set-up needed. The root must have been entered.
 pub(crate) fn give_up_rights(request: &Create) -> Result<(), Failure> {
     let weakened = request.weaken;
@@ -78,6 +109,9 @@ pub(crate) fn give_up_rights(request: &Create) -> Result<(), Failure> {
     inherit::replace_stdio(null.as_fd()).during("open /dev/null")?;
     inherit::set_limit(libc::RLIMIT_NOFILE, NOFILE_SOFT, NOFILE_HARD).during("limit open files")?;
     inherit::set_limit(libc::RLIMIT_CORE, NO_CORE, NO_CORE).during("forbid core files")?;
+    if request.uid_count == 1 {
+        share_limits().during("share what is counted for the user")?;
+    }
     inherit::set_umask(0o022);
     if weakened & weaken::CAPABILITIES == 0 {
         // Without a root nobody is to have any, and file workers could not put them aside by a change of user.

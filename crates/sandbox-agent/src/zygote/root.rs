@@ -95,6 +95,9 @@ impl NewRoot {
         if !weakened(weaken::USER_NAMESPACES) {
             confine::forbid_namespaces(&aside("proc")).during("forbid namespaces inside")?;
         }
+        if request.uid_count == 1 {
+            confine::share_watches(&aside("proc")).during("share what is counted for the user")?;
+        }
         if !weakened(weaken::PROC_MASKS) {
             mask_proc()?;
         }

@@ -5,7 +5,6 @@ use crate::{ordinary, pass::pass};
 const OTHERS: &str = "there are no other users inside";
 const LIMITS: &str = "limits need a cgroup";
 const GROUPS: &str = "needs a cgroup";
-const SHARED: &str = "counts for the user who made the sandboxes, as the report says";
 const HOSTS: &str = "devices are the host's own";
 
 /// What does not apply, by the beginning of its name, and why.
@@ -23,10 +22,6 @@ const LACKING: &[(&str, &str)] = &[
     ("bombs::killing_everybody", OTHERS),
     ("bombs::memory_", LIMITS),
     ("calls::turning_the_machine_off_ends_the_sandbox_at_most", "the control needs a capability"),
-    ("common::bytes_in_message_queues", SHARED),
-    ("common::locked_memory", SHARED),
-    ("common::signals_on_their_way", SHARED),
-    ("common::watches_of_files", SHARED),
     ("devices::spoiled_for_others", HOSTS),
     ("disks::", LIMITS),
     ("file_races::hard_links_to_files_of_others", OTHERS),
