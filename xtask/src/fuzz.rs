@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{command::Command, context::Context, report, report::Outcome};
 
 /// The targets, each a file in `fuzz/fuzz_targets`.
-const TARGETS: [&str; 2] = ["protocol", "accounts"];
+const TARGETS: [&str; 4] = ["protocol", "accounts", "archives", "layouts"];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]

@@ -13,6 +13,8 @@ mod sudo;
 #[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
+mod view;
+#[cfg(target_os = "linux")]
 mod zygote;
 
 use std::io::Write as _;

@@ -7,11 +7,14 @@ pub(crate) use look::{AttachArgs, InspectArgs, LogsArgs};
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 
 mod templates;
+mod volumes;
 
 use crate::parse;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use sandbox::local::VolumeMount;
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 pub(crate) use templates::{ImportArgs, TemplatesAction, TemplatesArgs};
+pub(crate) use volumes::{VolumeNames, VolumesAction, VolumesArgs};
 
 /// Runs programs in sandboxes, and looks after the sandboxes.
 #[derive(Debug, Parser)]
@@ -65,6 +68,7 @@ pub(crate) enum Action {
     Fork(ForkArgs),
     Kill(KillArgs),
     Templates(TemplatesArgs),
+    Volumes(VolumesArgs),
     Prune(PruneArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
@@ -175,6 +179,10 @@ pub(crate) struct SandboxArgs {
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+
+    /// Share a folder of this machine, or a named volume, at DEST; `:ro` to be read only (repeatable)
+    #[arg(long = "volume", value_name = "SOURCE:DEST[:ro]", value_parser = parse::volume)]
+    pub(crate) volumes: Vec<VolumeMount>,
 
     /// Say how long creation took, also where standard error is no terminal
     #[arg(short, long)]

@@ -16,3 +16,4 @@ pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod stats;
 pub(crate) mod templates;
+pub(crate) mod volumes;

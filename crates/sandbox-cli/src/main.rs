@@ -103,6 +103,7 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
         Action::Snapshot(args) => commands::fork::snapshot(state_dir, args).await,
         Action::Kill(args) => commands::kill::kill(state_dir, args).await,
         Action::Templates(args) => commands::templates::templates(state_dir, args).await,
+        Action::Volumes(args) => commands::volumes::volumes(state_dir, args).await,
         Action::Prune(args) => commands::prune::prune(state_dir, &args),
         Action::Doctor(args) => commands::doctor::doctor(state_dir, &args),
         Action::Completions(args) => commands::pages::completions(&args),

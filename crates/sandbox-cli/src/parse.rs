@@ -3,6 +3,7 @@
 
 use crate::language;
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use sandbox::local::VolumeMount;
 use std::time::Duration;
 
 /// Longest time that any option takes: a hundred years, far from any overflow of clocks.
@@ -82,6 +83,29 @@ fn variable_of(
             .map_err(|_| format!("the value of {name} here is not UTF-8"))?,
     };
     Ok((name.to_owned(), value))
+}
+
+/// `SOURCE:DEST[:ro]`; a source with a slash is a folder of this machine, else a named volume.
+pub(crate) fn volume(text: &str) -> Result<VolumeMount, String> {
+    let mut parts = text.split(':');
+    let (Some(source), Some(target), mode, None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err("write SOURCE:DEST or SOURCE:DEST:ro".into());
+    };
+    let source = if source.contains('/') || matches!(source, "." | "..") {
+        let path = std::path::absolute(source).map_err(|error| error.to_string())?;
+        let path = path.into_os_string().into_string();
+        path.map_err(|_| "the folder's path is no text".to_owned())?
+    } else {
+        source.to_owned()
+    };
+    let mount = VolumeMount::new(source, target);
+    match mode {
+        None | Some("rw") => Ok(mount),
+        Some("ro") => Ok(mount.read_only()),
+        Some(_) => Err("after DEST comes `ro`, or nothing".into()),
+    }
 }
 
 /// `KEY=VALUE`.

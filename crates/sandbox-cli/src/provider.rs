@@ -7,7 +7,7 @@ use sandbox::{
     ConnectOptions, Error, ErrorKind, ListOptions, Ownership, ProviderExt, Sandbox, SandboxId,
     SandboxInfo, SandboxProvider,
     layers::TracingLayer,
-    local::{LocalBuilder, LocalProvider},
+    local::{LocalBuilder, LocalProvider, VolumeMount},
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time;
@@ -32,7 +32,18 @@ pub(crate) fn local(state_dir: Option<&Path>) -> LocalBuilder {
 
 /// The provider that commands use.
 pub(crate) fn open(state_dir: Option<&Path>) -> Result<Arc<dyn SandboxProvider>> {
+    open_with(state_dir, &[])
+}
+
+/// The provider, with leave to share the folders that the command line names: whoever has written it owns them, or could
+/// read and write them anyway.
+pub(crate) fn open_with(
+    state_dir: Option<&Path>,
+    volumes: &[VolumeMount],
+) -> Result<Arc<dyn SandboxProvider>> {
+    let folders = volumes.iter().map(|volume| &volume.source);
     let provider = local(state_dir)
+        .host_folders(folders.filter(|source| source.starts_with('/')))
         .build()
         .context("cannot use the sandboxes of this machine")?;
     Ok(if output::is_logging() {

@@ -11,6 +11,7 @@ pub struct LocalBuilder {
     pub(crate) default_limits: Limits,
     pub(crate) keep_leftovers: bool,
     pub(crate) pool: usize,
+    pub(crate) host_folders: Vec<PathBuf>,
     #[cfg(target_os = "linux")]
     pub(crate) weaken: u32,
 }
@@ -50,6 +51,7 @@ impl LocalBuilder {
             default_limits: limits,
             keep_leftovers: false,
             pool: 0,
+            host_folders: Vec::new(),
             #[cfg(target_os = "linux")]
             weaken: 0,
         }
@@ -84,6 +86,15 @@ impl LocalBuilder {
     #[must_use]
     pub fn pool(mut self, size: usize) -> Self {
         self.pool = size;
+        self
+    }
+
+    /// Lets sandboxes share these folders of the host, and those below, by [`VolumeMount`](crate::VolumeMount). None may be
+    /// shared if this is not called.
+    #[must_use]
+    pub fn host_folders(mut self, folders: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
+        let folders = folders.into_iter();
+        self.host_folders = folders.map(|folder| folder.as_ref().to_owned()).collect();
         self
     }
 

@@ -3,6 +3,7 @@
 mod config;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
+mod volume;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -17,3 +18,4 @@ pub use linux::{
     Check, Diagnosis, ImportOptions, ImportProgress, ImportedTemplate, LocalProvider, Origin,
     PoolStatus, Pruned, Verdict,
 };
+pub use volume::VolumeMount;

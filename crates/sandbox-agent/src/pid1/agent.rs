@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::Config;
@@ -24,6 +25,7 @@ use crate::sys::program::exit;
 use crate::sys::signal::ChildEnds;
 use crate::sys::socket;
 use crate::sys::timer::now;
+use crate::view::{Machine, View};
 
 /// Most connections at a time that follow a process: as many as the commands of a usual sandbox have of them, with one for
 /// standard input beside each.
@@ -61,6 +63,8 @@ pub(super) struct Agent {
     pub(super) name: String,
     pub(super) started: Duration,
     pub(super) stage: Stage,
+    /// Of a sandbox of which it is not known yet what it may use.
+    pub(super) view: Option<(View, Rc<Machine>)>,
     pub(super) launcher: Launcher,
     pub(super) oom: OomCounter,
     pub(super) cgroups: Cgroups,
@@ -107,6 +111,7 @@ impl Agent {
             name: config.name,
             started: now(),
             stage: Stage::New,
+            view: config.view,
             launcher,
             oom: OomCounter::new(config.oom_counter),
             cgroups: Cgroups::new(config.cgroup)?,

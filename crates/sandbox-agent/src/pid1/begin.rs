@@ -1,7 +1,9 @@
 //! A sandbox that is made before anybody asks for one: it waits, and begins once.
 
-use sandbox_agent::protocol::Blob;
+use std::io;
+
 use sandbox_agent::protocol::agent::{Event, Failure, Request};
+use sandbox_agent::protocol::{Blob, Limits};
 
 use super::agent::{Agent, Task};
 use super::launch::check_env;
@@ -44,8 +46,11 @@ impl Agent {
         env: Vec<(Blob, Blob)>,
         lifetime_ms: u64,
         max_processes: u64,
+        limits: &Limits,
     ) -> Answer {
         check_env(&env)?;
+        self.show(limits)
+            .map_err(|error| Refusal::system("show the sandbox its limits", &error))?;
         if !env.is_empty() || max_processes > 0 {
             self.launcher.env = env;
             self.launcher.max_processes = max_processes;
@@ -56,5 +61,18 @@ impl Agent {
         self.started = now();
         self.set_lifetime(lifetime_ms);
         Ok(Event::Done {})
+    }
+
+    /// Lets programs see what they may use, if they do not yet.
+    fn show(&mut self, limits: &Limits) -> io::Result<()> {
+        let Some((view, machine)) = self.view.take() else {
+            return Ok(());
+        };
+        let processors = view.show(&machine, limits)?;
+        processors.take(0)?;
+        match &self.reserve {
+            Some(reserve) => processors.take(reserve.pid),
+            None => Ok(()),
+        }
     }
 }

@@ -28,10 +28,12 @@ mod token;
 mod workers;
 
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use sandbox_agent::protocol::Blob;
 
 use crate::sys::program::exit;
+use crate::view::{Machine, View};
 use agent::Agent;
 
 /// What a sandbox is given when it is made.
@@ -49,6 +51,8 @@ pub(crate) struct Config {
     pub cgroup: Option<OwnedFd>,
     /// A file that counts OOM kills.
     pub oom_counter: Option<OwnedFd>,
+    /// What is to be shown to programs once it is known what they may use.
+    pub view: Option<(View, Rc<Machine>)>,
     /// Environment that every command starts from.
     pub env: Vec<(Blob, Blob)>,
     /// Milliseconds until the sandbox ends; 0 is never.

@@ -162,7 +162,8 @@ impl Agent {
                 env,
                 lifetime_ms,
                 max_processes,
-            } => self.begin(env, lifetime_ms, max_processes),
+                limits,
+            } => self.begin(env, lifetime_ms, max_processes, &limits),
         };
         self.answer(id, &answer.unwrap_or_else(Refusal::into_event));
     }

@@ -25,7 +25,7 @@
 //! A packet that is no request, or a request in the wrong place, is answered by [`Event::Failed`] with
 //! [`Failure::Invalid`], and the connection is closed.
 
-use super::{Blob, wire_enum, wire_struct};
+use super::{Blob, Limits, wire_enum, wire_struct};
 
 /// Stream numbers of [`Event::Output`].
 pub mod stream {
@@ -128,9 +128,10 @@ wire_enum! {
         /// answers nothing but [`Request::Info`], [`Request::Begin`] and [`Request::Shutdown`] until it has begun.
         /// Answered by [`Event::Done`].
         12 => Wait {},
-        /// A sandbox that waits begins: with this environment for every command, and milliseconds until it ends itself
-        /// (0 is never). Answered by [`Event::Done`]; never more than once in its life.
-        13 => Begin { env: Vec<(Blob, Blob)>, lifetime_ms: u64, max_processes: u64 },
+        /// A sandbox that waits begins: with this environment for every command, milliseconds until it ends itself
+        /// (0 is never), and what its programs are told that it may use. Answered by [`Event::Done`]; never more than once in
+        /// its life.
+        13 => Begin { env: Vec<(Blob, Blob)>, lifetime_ms: u64, max_processes: u64, limits: Limits },
         /// Stops all processes of all commands, and the clocks of their timeouts. Answered by [`Event::Done`] when all have
         /// stopped, at once if they had already. Where that takes too long they go on, and it is [`Event::Failed`]. Until
         /// [`Request::Resume`] nothing is started; all else is served.

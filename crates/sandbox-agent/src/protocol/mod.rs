@@ -28,8 +28,19 @@ pub mod zygote;
 pub use wire::{Blob, DecodeError, Reader, Wire};
 pub(crate) use wire::{wire_enum, wire_struct};
 
+wire_struct! {
+    /// What a sandbox may use, as its programs are told. Zero is no limit.
+    pub struct Limits {
+        /// In bytes.
+        pub memory: u64,
+        /// In thousandths of a processor.
+        pub cpu_millis: u64,
+        pub processes: u64,
+    }
+}
+
 /// Raised with every change of the messages; both ends refuse another one.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 11;
 
 /// Longest packet, in bytes. Two fit into a default socket buffer of 212,992 bytes.
 pub const MAX_PACKET: usize = 80 * 1024;

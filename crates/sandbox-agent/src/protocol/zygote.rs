@@ -1,6 +1,6 @@
 //! Library to zygote: make one sandbox.
 
-use super::{Blob, wire_enum, wire_struct};
+use super::{Blob, Limits, wire_enum, wire_struct};
 
 wire_struct! {
     /// First message to a new zygote; answered by [`Reply::Ready`].
@@ -53,11 +53,24 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// A directory of the host that a sandbox shares with others. Its descriptor comes with the request.
+    pub struct Volume {
+        /// Absolute mount point inside.
+        pub target: Blob,
+        pub read_only: bool,
+        /// Host uid whose files belong to `user` inside. 0 is nobody: all files there are the storage range's.
+        pub uid: u32,
+        /// Likewise the gid.
+        pub gid: u32,
+    }
+}
+
+wire_struct! {
     /// Makes a sandbox whose PID 1 answers on the listening socket that comes along.
     ///
     /// Descriptors, in this order: the listening socket; the read end of the owner's lifeline;
     /// the record's lock file; then, if `process_cgroup`, the sandbox's cgroup2 directory;
-    /// then, if `oom_counter`, the file that counts OOM kills.
+    /// then, if `oom_counter`, the file that counts OOM kills; then the directory of each volume.
     pub struct Create {
         /// Host name and id of the sandbox.
         pub name: String,
@@ -69,6 +82,8 @@ wire_struct! {
         pub first_uid: u32,
         /// File tree, `/` first.
         pub overlays: Vec<Overlay>,
+        /// What else is mounted, after the overlays and in this order.
+        pub volumes: Vec<Volume>,
         /// Size of each of the tmpfs mounts `/run` and `/dev/shm`, in bytes.
         pub tmpfs_size: u64,
         /// How many processes the sandbox may have when a command of its starts another one, by what the kernel counts for
@@ -76,6 +91,8 @@ wire_struct! {
         pub max_processes: u64,
         /// Environment that every command of the sandbox starts from.
         pub env: Vec<(Blob, Blob)>,
+        /// What its programs are told that it may use; `None` if that comes with [`super::agent::Request::Begin`].
+        pub limits: Option<Limits>,
         /// Milliseconds until the sandbox ends itself; 0 is never.
         pub lifetime_ms: u64,
         /// Whether the sandbox ends when the lifeline is closed.

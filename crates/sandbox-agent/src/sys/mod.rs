@@ -3,6 +3,7 @@
 //! These files are the only ones of the binary that hold `unsafe` code; each opens with
 //! `#![expect(unsafe_code, reason = "...")]` and gives a `// SAFETY:` reason for every block.
 
+pub(crate) mod affinity;
 pub(crate) mod cgroup;
 pub(crate) mod clone;
 pub(crate) mod credential;

@@ -47,6 +47,20 @@ pub(crate) fn clone_trees(path: &CStr) -> io::Result<OwnedFd> {
     open_tree(path, AT_RECURSIVE)
 }
 
+/// As [`clone_tree`], of a directory that is open.
+pub(crate) fn clone_open(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned();
+    // SAFETY: the descriptor is open, and the empty path is a C string.
+    unsafe {
+        descriptor(libc::syscall(
+            libc::SYS_open_tree,
+            directory.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        ))
+    }
+}
+
 fn open_tree(path: &CStr, more: u32) -> io::Result<OwnedFd> {
     let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | more;
     // SAFETY: `path` is a C string.

@@ -4,6 +4,7 @@
 //! ends itself, until the moment it begins its work as PID 1.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::rc::Rc;
 
 use sandbox_agent::protocol::zygote::{Create, Reply, weaken};
 use sandbox_agent::protocol::{VERSION, Wire as _};
@@ -15,6 +16,7 @@ use super::root::NewRoot;
 use super::stage::Stage;
 use crate::pid1;
 use crate::sys::{inherit, program, socket};
+use crate::view::{Machine, View};
 
 /// The message that carries a mount: first `/dev`, then the overlays in order.
 pub(crate) const MOUNT: u8 = b'm';
@@ -22,11 +24,18 @@ pub(crate) const MOUNT: u8 = b'm';
 /// The message after which the child is a sandbox of its own.
 pub(crate) const BEGIN: u8 = b'b';
 
-/// Sets the sandbox up and becomes its PID 1.
-pub(crate) fn run(request: Create, descriptors: Descriptors, stage: &Stage, zygote: OwnedFd) -> ! {
-    let reply = match set_up(&request, &descriptors, stage, &zygote) {
-        Ok(()) => Reply::Ready { version: VERSION },
-        Err(failure) => failure.into_reply(),
+/// Sets the sandbox up and becomes its PID 1. What its programs are told of the machine is shown now if it is known
+/// already, else when the sandbox begins.
+pub(crate) fn run(
+    request: Create,
+    descriptors: Descriptors,
+    stage: &Stage,
+    machine: Rc<Machine>,
+    zygote: OwnedFd,
+) -> ! {
+    let (reply, view) = match set_up(&request, &descriptors, stage, &machine, &zygote) {
+        Ok(view) => (Reply::Ready { version: VERSION }, view),
+        Err(failure) => (failure.into_reply(), None),
     };
     let told = socket::send(zygote.as_fd(), &reply.encode(), &[]).is_ok();
     let begin = told
@@ -42,6 +51,7 @@ pub(crate) fn run(request: Create, descriptors: Descriptors, stage: &Stage, zygo
         lock: descriptors.lock,
         cgroup: descriptors.cgroup,
         oom_counter: descriptors.oom_counter,
+        view: view.map(|view| (view, machine)),
         env: request.env,
         lifetime_ms: request.lifetime_ms,
         owned: request.owned,
@@ -56,22 +66,36 @@ fn set_up(
     request: &Create,
     descriptors: &Descriptors,
     stage: &Stage,
+    machine: &Machine,
     zygote: &OwnedFd,
-) -> Result<(), Failure> {
+) -> Result<Option<View>, Failure> {
     leave_zygote(descriptors, zygote)?;
     // Comes when the ids are mapped.
     let devices = receive_mount(zygote)?;
     confine::become_root(request)?;
     confine::leave_host_namespaces(request)?;
-    let root = NewRoot::assemble(request, &devices, stage.has_devices())?;
+    let (root, view) = NewRoot::assemble(request, &devices, stage.has_devices(), machine)?;
     for overlay in &request.overlays {
         root.attach(&receive_mount(zygote)?, &overlay.target.0)?;
+    }
+    for volume in &request.volumes {
+        root.attach(&receive_mount(zygote)?, &volume.target.0)?;
     }
     if request.weaken & weaken::ROOT != 0 {
         root.attach(&receive_mount(zygote)?, b"/.host")?;
     }
     root.enter()?;
-    confine::give_up_rights(request)
+    let view = match &request.limits {
+        Some(limits) => {
+            view.show(machine, limits)
+                .and_then(|processors| processors.take(0))
+                .during("show the sandbox its limits")?;
+            None
+        }
+        None => Some(view),
+    };
+    confine::give_up_rights(request)?;
+    Ok(view)
 }
 
 /// Lets go of all that a copy of the zygote holds but a sandbox must not.

@@ -20,13 +20,16 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
-use sandbox_agent::protocol::zygote::{Configure, Create, Reply, Rights, weaken};
+use sandbox_agent::protocol::zygote::{Configure, Create, Reply, Rights, Volume, weaken};
 use sandbox_agent::protocol::{VERSION, Wire as _};
 
 use crate::sys::clone::{self, Child, NewNamespaces};
+use crate::sys::mount::{self, attribute};
 use crate::sys::{credential, inherit, program, socket};
+use crate::view::Machine;
 use failure::{During as _, Failure};
 use overlay::{Attached, Maps, Owners};
 use owners::{Range, StorageMaps};
@@ -43,6 +46,7 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Zygote {
     stage: Stage,
+    machine: Rc<Machine>,
     /// `None` if the zygote has one user's rights and can map nobody else's files.
     storage: Option<StorageMaps>,
 }
@@ -110,7 +114,12 @@ fn receive_configuration(library: &OwnedFd) -> Result<Option<Zygote>, Failure> {
         }
     };
     let stage = Stage::enter(&staging, storage.is_some())?;
-    Ok(Some(Zygote { stage, storage }))
+    let machine = Machine::read("/proc").during("look at the machine")?;
+    Ok(Some(Zygote {
+        stage,
+        machine: Rc::new(machine),
+        storage,
+    }))
 }
 
 fn become_root_alone() -> Result<(), Failure> {
@@ -188,11 +197,17 @@ impl Zygote {
         match fork_counted(&request, cgroup)? {
             NewNamespaces::Child => {
                 drop(ours);
-                child::run(request, descriptors, &self.stage, theirs)
+                child::run(
+                    request,
+                    descriptors,
+                    &self.stage,
+                    Rc::clone(&self.machine),
+                    theirs,
+                )
             }
             NewNamespaces::Parent(child) => {
                 drop(theirs);
-                let layers = self.furnish(&request, &child, &ours)?;
+                let layers = self.furnish(&request, &descriptors.volumes, &child, &ours)?;
                 Ok(Made {
                     child,
                     socket: ours,
@@ -206,6 +221,7 @@ impl Zygote {
     fn furnish(
         &mut self,
         request: &Create,
+        volumes: &[OwnedFd],
         child: &Child,
         socket: &OwnedFd,
     ) -> Result<Attached, Failure> {
@@ -222,6 +238,7 @@ impl Zygote {
         };
         send(devices::make(&self.stage, request)?)?;
         let own = owners::user_namespace(child).during("open the sandbox's user namespace")?;
+        let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
         let maps = match &mut self.storage {
             Some(storage) => Some(Maps {
                 lower: own.as_fd(),
@@ -232,6 +249,15 @@ impl Zygote {
         let base = range.base;
         let owners = Owners { maps, base };
         let layers = overlay::make(&self.stage, &request.overlays, owners, send)?;
+        for (volume, directory) in request.volumes.iter().zip(volumes) {
+            send(share(
+                &self.stage,
+                storage_base,
+                volume,
+                directory.as_fd(),
+                range,
+            )?)?;
+        }
         if request.weaken & weaken::ROOT != 0 {
             send(
                 self.stage
@@ -241,6 +267,29 @@ impl Zygote {
         await_child(socket)?;
         Ok(layers)
     }
+}
+
+/// Copies the mount of a directory that the sandbox shares, with its owners mapped.
+fn share(
+    stage: &Stage,
+    storage_base: Option<u32>,
+    volume: &Volume,
+    directory: BorrowedFd<'_>,
+    range: Range,
+) -> Result<OwnedFd, Failure> {
+    let name = || String::from_utf8_lossy(&volume.target.0).into_owned();
+    let base = storage_base.ok_or_else(|| Failure::invalid("map the owners of a volume"))?;
+    let map = owners::shared_map(base, range, [volume.uid, volume.gid])?;
+    let mount = stage.visit_host(|| {
+        mount::clone_open(directory).during_with(|| format!("open the volume of {}", name()))
+    })?;
+    let mut attributes = attribute::NO_SUID | attribute::NO_DEV;
+    if volume.read_only {
+        attributes |= attribute::READ_ONLY;
+    }
+    mount::set_attributes(mount.as_fd(), attributes, Some(map.as_fd()))
+        .during_with(|| format!("map the owners of the volume of {}", name()))?;
+    Ok(mount)
 }
 
 /// Forks into the sandbox's first namespaces, with its own first user as their maker.

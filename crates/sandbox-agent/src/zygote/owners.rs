@@ -81,13 +81,43 @@ impl StorageMaps {
     }
 }
 
+/// The ids of `user` and of its group inside.
+const USER: u32 = 1000;
+
+/// A user namespace that maps `ids` of the host to `user` and its group, and all others as those of stored files are: what
+/// other users of the sandbox write there belongs to nobody of the host.
+pub(crate) fn shared_map(
+    storage_base: u32,
+    range: Range,
+    [uid, gid]: [u32; 2],
+) -> Result<OwnedFd, Failure> {
+    let line = |id: u32| {
+        let all = |from: u32, count: u32| {
+            format!("{} {} {count}", storage_base + from, range.base + from)
+        };
+        if id == 0 || range.count <= USER {
+            return all(0, range.count);
+        }
+        let own = format!("{id} {} 1", range.base + USER);
+        let after = all(USER + 1, range.count - USER - 1);
+        format!("{}\n{own}\n{after}\n", all(0, USER))
+    };
+    make_with(&line(uid), &line(gid)).during("make the map of a volume")
+}
+
 /// Makes a user namespace by a process that does nothing else. The namespace outlives it by its descriptor.
 fn make(inside: u32, outside: Range) -> io::Result<OwnedFd> {
+    let line = format!("{inside} {} {}", outside.base, outside.count);
+    make_with(&line, &line)
+}
+
+fn make_with(uids: &str, gids: &str) -> io::Result<OwnedFd> {
     let parent = std::process::id();
     match clone::fork_into(libc::CLONE_NEWUSER, None)? {
         NewNamespaces::Child => clone::wait_for_the_end(parent),
         NewNamespaces::Parent(child) => {
-            write_maps(&child, inside, outside)?;
+            fs::write(format!("/proc/{}/uid_map", child.pid()), uids)?;
+            fs::write(format!("/proc/{}/gid_map", child.pid()), gids)?;
             user_namespace(&child)
         }
     }

@@ -10,6 +10,7 @@ use sandbox_agent::protocol::zygote::{Create, Overlay, weaken};
 use super::failure::Failure;
 
 const MAX_OVERLAYS: usize = 16;
+const MAX_VOLUMES: usize = 16;
 /// So that the names of all stay below the 255 bytes that the kernel takes of one option.
 const MAX_LOWERS: usize = 32;
 const MAX_TMPFS: u64 = 1 << 40;
@@ -29,12 +30,17 @@ pub(crate) struct Descriptors {
     pub(crate) lock: OwnedFd,
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) oom_counter: Option<OwnedFd>,
+    /// In the order of the request's.
+    pub(crate) volumes: Vec<OwnedFd>,
 }
 
 impl Descriptors {
     /// Tells the descriptors of `request` apart by their order, and checks that each is of its kind.
     pub(crate) fn sort(request: &Create, fds: Vec<OwnedFd>) -> Result<Self, Failure> {
-        let expected = 3 + usize::from(request.process_cgroup) + usize::from(request.oom_counter);
+        let expected = 3
+            + usize::from(request.process_cgroup)
+            + usize::from(request.oom_counter)
+            + request.volumes.len();
         if fds.len() != expected {
             return Err(Failure::invalid(format!(
                 "check the descriptors: {} came, not {expected}",
@@ -68,6 +74,11 @@ impl Descriptors {
                 .oom_counter
                 .then(|| next("OOM counter", std::fs::Metadata::is_file))
                 .transpose()?,
+            volumes: request
+                .volumes
+                .iter()
+                .map(|_| next("directory of a volume", std::fs::Metadata::is_dir))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -90,7 +101,8 @@ pub(crate) fn check(request: &Create, storage_base: Option<u32>) -> Result<(), F
     check_environment(&request.env)?;
     let unfiltered = request.weaken & weaken::SECCOMP != 0;
     check_filter(&request.seccomp.0, unfiltered)?;
-    check_overlays(&request.overlays)
+    check_overlays(&request.overlays)?;
+    check_volumes(request, storage_base)
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {
@@ -175,7 +187,11 @@ fn check_overlays(overlays: &[Overlay]) -> Result<(), Failure> {
             let target = String::from_utf8_lossy(&overlay.target.0);
             Failure::invalid(format!("check the overlay of {target:?}: {what}"))
         };
-        check_target(&overlays[..index], &overlay.target.0).map_err(wrong)?;
+        let before: Vec<&[u8]> = overlays[..index]
+            .iter()
+            .map(|other| &*other.target.0)
+            .collect();
+        check_target(&before, &overlay.target.0).map_err(wrong)?;
         if !(1..=MAX_LOWERS).contains(&overlay.lowers.len()) {
             return Err(wrong(&format!(
                 "there must be 1 to {MAX_LOWERS} lower layers"
@@ -213,7 +229,7 @@ fn check_overlays(overlays: &[Overlay]) -> Result<(), Failure> {
 
 /// Mount points are written in their one shortest form, come after those above them, and stay clear of what the
 /// sandbox mounts itself.
-fn check_target(before: &[Overlay], target: &[u8]) -> Result<(), &'static str> {
+fn check_target(before: &[&[u8]], target: &[u8]) -> Result<(), &'static str> {
     if before.is_empty() {
         return if target == b"/" {
             Ok(())
@@ -235,8 +251,38 @@ fn check_target(before: &[Overlay], target: &[u8]) -> Result<(), &'static str> {
     if OWN_MOUNTS.iter().any(|own| below(target, own)) {
         return Err("the target is one of the sandbox's own mounts");
     }
-    if before.iter().any(|other| below(&other.target.0, target)) {
+    if before.iter().any(|other| below(other, target)) {
         return Err("the target would hide an earlier one");
+    }
+    Ok(())
+}
+
+/// Volumes may lie on the overlays, and hide no other mount.
+fn check_volumes(request: &Create, storage_base: Option<u32>) -> Result<(), Failure> {
+    if request.volumes.len() > MAX_VOLUMES {
+        return Err(Failure::invalid(format!(
+            "check the volumes: more than {MAX_VOLUMES}"
+        )));
+    }
+    let mut before: Vec<&[u8]> = request
+        .overlays
+        .iter()
+        .map(|other| &*other.target.0)
+        .collect();
+    for volume in &request.volumes {
+        let wrong = |what: &str| {
+            let target = String::from_utf8_lossy(&volume.target.0);
+            Failure::invalid(format!("check the volume of {target:?}: {what}"))
+        };
+        check_target(&before, &volume.target.0).map_err(wrong)?;
+        before.push(&volume.target.0);
+        let Some(base) = storage_base else {
+            return Err(wrong("there is one user, and no owners can be mapped"));
+        };
+        let is_stored = |id: u32| (base..base.saturating_add(request.uid_count)).contains(&id);
+        if is_stored(volume.uid) || is_stored(volume.gid) {
+            return Err(wrong("its owner is in the storage range"));
+        }
     }
     Ok(())
 }

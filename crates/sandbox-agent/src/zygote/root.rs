@@ -18,6 +18,7 @@ use super::failure::{During as _, Failure};
 use super::stage::{self, ASSEMBLY};
 use crate::sys::mount::{self, NewFilesystem, attribute};
 use crate::sys::namespace;
+use crate::view::{self, Machine, View};
 
 /// Files and directories of `/proc` that tell of the host or reach it. They are covered by something empty.
 const MASKED_FILES: [&str; 21] = [
@@ -74,9 +75,11 @@ impl NewRoot {
         request: &Create,
         devices: &OwnedFd,
         zygote_has_devices: bool,
-    ) -> Result<Self, Failure> {
+        machine: &Machine,
+    ) -> Result<(Self, View), Failure> {
         let weakened = |wall: u32| request.weaken & wall != 0;
-        mount_own().during("mount the sandbox's empty file and directory")?;
+        let view =
+            mount_own(machine).during("mount the sandbox's own files in the place of others")?;
         if weakened(weaken::PROCESSES) {
             bind("/proc", &aside("proc")).during("mount /proc")?;
         } else {
@@ -89,7 +92,7 @@ impl NewRoot {
         attach_devices(devices, !of_host && zygote_has_devices).during("fill /dev")?;
         fill_devices(&size, of_host, request.uid_count).during("fill /dev")?;
         mount_run(&size).during("mount /run")?;
-        bind(&aside("own/directory"), &aside("sys")).during("mount /sys")?;
+        bind(&aside("own/sys"), &aside("sys")).during("mount /sys")?;
         // Every mount that is made, rather than moved, takes a mount namespace of its own for a moment; so none
         // can be made from here on.
         if !weakened(weaken::USER_NAMESPACES) {
@@ -100,8 +103,15 @@ impl NewRoot {
         }
         if !weakened(weaken::PROC_MASKS) {
             mask_proc()?;
+            for name in view::PROC {
+                bind(
+                    &aside(&format!("own/proc/{name}")),
+                    &aside(&format!("proc/{name}")),
+                )
+                .during_with(|| format!("cover /proc/{name}"))?;
+            }
         }
-        Ok(Self(()))
+        Ok((Self(()), view))
     }
 
     /// Attaches a mount at `target`, an absolute path inside, which is made if it is missing.
@@ -156,18 +166,24 @@ fn place(target: &[u8]) -> io::Result<OwnedFd> {
     Ok(place)
 }
 
-/// A read-only file system of an empty file and an empty directory, with which others are covered. It is the
-/// sandbox's own: locks and watches on a shared one would reach from sandbox to sandbox.
-fn mount_own() -> io::Result<()> {
+/// A read-only file system of an empty file, an empty directory, and what programs are told of the machine, with which
+/// others are covered. It is the sandbox's own: locks and watches on a shared one would reach from sandbox to sandbox.
+///
+/// What is returned is the only way to write to it.
+fn mount_own(machine: &Machine) -> io::Result<View> {
+    let size = c_path(machine.room().to_string())?;
     let own = mount_new(
         c"tmpfs",
-        &[(c"mode", c"0555"), (c"size", c"4k"), (c"nr_inodes", c"8")],
+        &[(c"mode", c"0555"), (c"size", &size), (c"nr_inodes", c"64")],
         PLAIN,
         &aside("own"),
     )?;
     File::create(aside("own/file"))?.set_permissions(Permissions::from_mode(0o444))?;
     make_directory(aside("own/directory"), 0o555)?;
-    mount::set_attributes(own.as_fd(), attribute::READ_ONLY, None)
+    view::make_files(&aside("own"))?;
+    let writable = mount::clone_tree(&c_path(aside("own"))?)?;
+    mount::set_attributes(own.as_fd(), attribute::READ_ONLY, None)?;
+    Ok(View::new(writable))
 }
 
 fn mask_proc() -> Result<(), Failure> {

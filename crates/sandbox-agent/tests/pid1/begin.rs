@@ -1,7 +1,7 @@
 //! A sandbox that waits before it begins.
 
-use sandbox_agent::protocol::VERSION;
 use sandbox_agent::protocol::agent::{Event, Failure, Position, Request};
+use sandbox_agent::protocol::{Limits, VERSION};
 
 use crate::client::{Address, command};
 use crate::harness::eventually;
@@ -22,6 +22,11 @@ fn begin(env: &[(&str, &str)], lifetime_ms: u64) -> Request {
         env: env.iter().map(pair).collect(),
         lifetime_ms,
         max_processes: 0,
+        limits: Limits {
+            memory: 64 << 20,
+            cpu_millis: 500,
+            processes: 100,
+        },
     }
 }
 

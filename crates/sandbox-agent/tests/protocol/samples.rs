@@ -1,11 +1,11 @@
 //! Encodings of valid messages: every variant of every kind, with every field filled.
 
 use sandbox_agent::protocol::{
-    Blob, Wire,
+    Blob, Limits, Wire,
     agent::{Event, Exit, Failure, Position, ProcessEntry, Request, Spawn},
     files::{Change, Entry, FileReply, FileRequest, Stat},
     sudo::{SudoControl, SudoReply, SudoRequest},
-    zygote::{Configure, Create, Lower, Overlay, Reply, Rights},
+    zygote::{Configure, Create, Lower, Overlay, Reply, Rights, Volume},
 };
 
 /// Index of the kind in `oracle::KINDS`, and a message's bytes.
@@ -47,6 +47,14 @@ fn configure() -> Configure {
     }
 }
 
+fn limits() -> Limits {
+    Limits {
+        memory: 2 << 30,
+        cpu_millis: 1500,
+        processes: 512,
+    }
+}
+
 fn create() -> Create {
     let overlay = Overlay {
         target: "/".into(),
@@ -70,9 +78,16 @@ fn create() -> Create {
         uid_count: 65_536,
         first_uid: 0,
         overlays: vec![overlay],
+        volumes: vec![Volume {
+            target: "/data".into(),
+            read_only: true,
+            uid: 1000,
+            gid: 1000,
+        }],
         tmpfs_size: 64 << 20,
         max_processes: 0,
         env: env(),
+        limits: Some(limits()),
         lifetime_ms: 3_600_000,
         owned: true,
         seccomp: Blob(vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f]),
@@ -142,6 +157,7 @@ fn requests() -> Vec<Request> {
             env: env(),
             lifetime_ms: 5,
             max_processes: 0,
+            limits: limits(),
         },
         Request::Pause {},
         Request::Hold {},

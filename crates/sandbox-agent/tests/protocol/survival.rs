@@ -8,8 +8,8 @@ use sandbox_agent::protocol::agent::{
 };
 use sandbox_agent::protocol::files::{Change, Entry, FileReply, FileRequest, Stat};
 use sandbox_agent::protocol::sudo::{SudoControl, SudoReply, SudoRequest};
-use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Rights};
-use sandbox_agent::protocol::{Blob, DecodeError, Wire};
+use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Rights, Volume};
+use sandbox_agent::protocol::{Blob, DecodeError, Limits, Wire};
 
 fn blob() -> impl Strategy<Value = Blob> {
     vec(any::<u8>(), 0..20).prop_map(Blob)
@@ -300,10 +300,24 @@ fn create() -> impl Strategy<Value = Create> {
             uid_base: small[0],
             uid_count: small[1],
             first_uid: small[3],
+            volumes: overlays
+                .iter()
+                .map(|overlay| Volume {
+                    target: overlay.target.clone(),
+                    read_only: flags[0],
+                    uid: small[0],
+                    gid: small[1],
+                })
+                .collect(),
             overlays,
             tmpfs_size: large[0],
             max_processes: large[0],
             env,
+            limits: flags[1].then_some(Limits {
+                memory: large[0],
+                cpu_millis: large[1],
+                processes: 0,
+            }),
             lifetime_ms: large[1],
             owned: flags[0],
             seccomp,

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Rights};
-use sandbox_agent::protocol::{Blob, MAX_PACKET, VERSION, Wire as _};
+use sandbox_agent::protocol::{Blob, Limits, MAX_PACKET, VERSION, Wire as _};
 
 pub(crate) const STORAGE_BASE: u32 = 0x6f00_0000;
 pub(crate) const COUNT: u32 = 0x1_0000;
@@ -133,9 +133,15 @@ impl Zygote {
                 overlay("/", &self.path("template"), 0),
                 overlay("/usr", Path::new("/usr"), 1),
             ],
+            volumes: Vec::new(),
             tmpfs_size: 1 << 20,
             max_processes: 0,
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            limits: Some(Limits {
+                memory: 0,
+                cpu_millis: 0,
+                processes: 0,
+            }),
             lifetime_ms: 0,
             owned: true,
             // Returns "allow" for every call.

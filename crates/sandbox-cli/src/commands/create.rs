@@ -31,7 +31,7 @@ pub(crate) async fn create(state_dir: Option<&Path>, args: CreateArgs) -> Result
     }
     let started = Instant::now();
     let mut signals = Signals::new()?;
-    let provider = provider::open(state_dir)?;
+    let provider = provider::open_with(state_dir, &args.sandbox.volumes)?;
     let report = provider.enforcement(&options);
     let sandbox = tokio::select! {
         made = make(provider.as_ref(), options, args.sandbox.verbose, started) => made?,
@@ -87,6 +87,9 @@ pub(crate) fn options(args: &SandboxArgs) -> CreateOptions {
         options = options.label(key, value);
     }
     options.limits = limits(&args.limits);
+    for volume in &args.volumes {
+        options = volume.clone().add_to(options);
+    }
     options
 }
 

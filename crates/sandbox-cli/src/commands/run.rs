@@ -46,7 +46,7 @@ pub(crate) async fn run(state_dir: Option<&Path>, args: RunArgs) -> Result<u8> {
         Ownership::Owned
     });
     let started = Instant::now();
-    let provider = provider::open(state_dir)?;
+    let provider = provider::open_with(state_dir, &args.sandbox.volumes)?;
     let longest = provider.capabilities().max_lifetime;
     let lifetime = lifetime(args.sandbox.lifetime, args.timeout, longest)?;
     options = options.lifetime(lifetime);

@@ -16,3 +16,4 @@ mod run;
 mod support;
 mod templates;
 mod terminal;
+mod volumes;

@@ -13,10 +13,12 @@ use super::{
     snapshot, socket,
     store::Store,
     template::{self, Layer, Template},
+    volumes::{self, Opened as Volume},
 };
+use crate::VolumeMount;
 use rustix::process::Signal;
 use sandbox_agent::protocol::{
-    Blob, agent,
+    self, Blob, agent,
     zygote::{Create, Lower, Overlay},
 };
 use sandbox_core::{
@@ -86,6 +88,7 @@ pub(crate) struct Request {
     pub(crate) store: Store,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) volumes: Vec<Volume>,
     /// It is made before it is known for whom, and for what else than the template.
     pub(crate) pooled: bool,
 }
@@ -127,13 +130,8 @@ impl Request {
         if let Some(idle_timeout) = options.idle_timeout {
             check_time("an idle timeout", idle_timeout)?;
         }
-        if let Some(key) = options
-            .extensions
-            .iter()
-            .flatten()
-            .map(|(key, _)| key)
-            .next()
-        {
+        let mut extensions = options.extensions.iter().flatten().map(|(key, _)| key);
+        if let Some(key) = extensions.find(|key| *key != VolumeMount::EXTENSION) {
             return unsupported(&format!("the extension `{key}`"));
         }
         if let Some(name) = &options.name {
@@ -142,6 +140,7 @@ impl Request {
         let lifetime = options.lifetime.unwrap_or(DEFAULT_LIFETIME);
         check_lifetime(lifetime)?;
         let ownership = options.ownership.unwrap_or(Ownership::Owned);
+        let volumes = volumes::open(shared, options.extensions.as_ref())?;
         Ok(Self {
             template,
             fork,
@@ -153,6 +152,7 @@ impl Request {
             store,
             env: options.env.unwrap_or_default(),
             metadata: options.metadata.unwrap_or_default(),
+            volumes,
             pooled: false,
         })
     }
@@ -170,6 +170,7 @@ impl Request {
             store: Store::Directory,
             env: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            volumes: Vec::new(),
             pooled: true,
         }
     }
@@ -314,14 +315,18 @@ pub(crate) fn make_from(site: &Site, request: Request, template: Template) -> Re
 
 fn make_in(
     site: &Site,
-    request: Request,
+    mut request: Request,
     template: &Template,
     id: &SandboxId,
     locked: &Locked,
 ) -> Result<(Ownership, OwnedFd, OwnedFd)> {
     let (ownership, lifetime) = (request.ownership, request.lifetime);
     let env = request.variables(&template.env);
-    let record = step!("record", put_on_record(site, request, template, id, locked))?;
+    let volumes = std::mem::take(&mut request.volumes);
+    let record = step!(
+        "record",
+        put_on_record(site, request, &volumes, template, (id, locked))
+    )?;
     let prepared = prepare(site, locked, template, &record).map_err(|error| {
         storage_error(error, "the sandbox's files or cgroups could not be made")
     })?;
@@ -335,9 +340,11 @@ fn make_in(
         uid_count,
         first_uid,
         overlays: prepared.overlays,
+        volumes: volumes.iter().map(|volume| volume.mount.clone()).collect(),
         tmpfs_size: TMPFS_SIZE,
         max_processes: most_processes(&site.host, &record.limits),
         env,
+        limits: (!record.pooled).then(|| shown(&record.limits)),
         lifetime_ms: lifetime.as_millis() as u64,
         // Until it is handed over, a detached sandbox ends with its maker too.
         owned: true,
@@ -352,6 +359,7 @@ fn make_in(
         .into_iter()
         .chain([locked.lock.as_fd()])
         .chain(given.map(AsFd::as_fd))
+        .chain(volumes.iter().map(|volume| volume.directory.as_fd()))
         .collect();
     let created = step!("zygote", site.zygote.create(&create, &fds))?;
     if let Err(error) = step!("enter groups", settle(created.pid, &record, locked)) {
@@ -362,13 +370,22 @@ fn make_in(
     Ok((ownership, created.pidfd, lifeline))
 }
 
+/// Limits as programs inside are told them.
+pub(crate) fn shown(limits: &Limits) -> protocol::Limits {
+    protocol::Limits {
+        memory: limits.memory.unwrap_or_default(),
+        cpu_millis: limits.cpus.map_or(0, |cpus| (cpus * 1000.0).round() as u64),
+        processes: limits.processes.unwrap_or_default(),
+    }
+}
+
 /// Writes the record of what is about to be made, with a range of uids taken for it.
 fn put_on_record(
     site: &Site,
     request: Request,
+    volumes: &[Volume],
     template: &Template,
-    id: &SandboxId,
-    locked: &Locked,
+    (id, locked): (&SandboxId, &Locked),
 ) -> Result<Record> {
     let limits = enforceable(&site.host, request.limits);
     // Moving into a group takes long, writing a limit does not.
@@ -393,6 +410,10 @@ fn put_on_record(
         limits,
         store: request.store,
         metadata: request.metadata,
+        volumes: volumes
+            .iter()
+            .filter_map(|volume| volume.name.clone())
+            .collect(),
         created_ms: now_ms(),
         range,
         groups,

@@ -29,6 +29,7 @@ mod store;
 mod template;
 mod templates;
 mod usage;
+mod volumes;
 mod waiting;
 mod zygote;
 

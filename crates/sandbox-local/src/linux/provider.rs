@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) default_limits: Limits,
     owned: Mutex<HashMap<SandboxId, Made>>,
     pub(crate) pool: Option<Pool>,
+    /// Folders of the host that sandboxes may share.
+    pub(crate) host_folders: Vec<PathBuf>,
 }
 
 impl LocalProvider {
@@ -93,6 +95,7 @@ impl LocalProvider {
             default_limits,
             keep_leftovers,
             pool,
+            host_folders,
             weaken,
         } = builder;
         let site = Site::open(host, &state, keep_leftovers, weaken)?;
@@ -104,6 +107,7 @@ impl LocalProvider {
                 default_limits,
                 owned: Mutex::default(),
                 pool,
+                host_folders,
             }),
         })
     }
@@ -355,10 +359,9 @@ impl Shared {
         if let Some(template) = forked {
             return create::make_from(&self.site, request, template);
         }
-        let taken = self
-            .pool
-            .as_ref()
-            .map(|pool| pool.take(&self.site, &request));
+        // What waits has no volumes, and cannot get any.
+        let pool = self.pool.as_ref().filter(|_| request.volumes.is_empty());
+        let taken = pool.map(|pool| pool.take(&self.site, &request));
         match taken.transpose()?.flatten() {
             Some(made) => Ok(made),
             None => create::make(&self.site, request),

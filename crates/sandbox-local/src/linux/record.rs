@@ -60,6 +60,9 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) store: Store,
     pub(crate) metadata: BTreeMap<String, String>,
+    /// Names of the volumes that it shares.
+    #[serde(default)]
+    pub(crate) volumes: Vec<String>,
     /// Milliseconds since 1970.
     pub(crate) created_ms: u64,
     /// Number of its range of uids; none if it runs as the user who has made it.

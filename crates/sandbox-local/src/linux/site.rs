@@ -6,6 +6,7 @@ use super::{
     record::{self, Records},
     snapshot,
     template::{self, InUse},
+    volumes,
     zygote::Zygote,
 };
 use sandbox_agent::protocol::zygote::Rights;
@@ -42,6 +43,7 @@ impl Site {
                 snapshot::collect(&state, &used);
                 template::prune_at_start(&state, &used);
                 snapshot::tidy_disk(&records);
+                volumes::sweep(&state);
             }
             Ok((state, records))
         };

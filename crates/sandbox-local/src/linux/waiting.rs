@@ -69,6 +69,7 @@ impl Waiting {
             env: request.variables(&self.record.template_env),
             lifetime_ms: request.lifetime.as_millis() as u64,
             max_processes: create::most_processes(&site.host, &record.limits),
+            limits: create::shown(&limits),
         })?;
         record.pooled = false;
         site.records.rewrite(locked, &record)?;

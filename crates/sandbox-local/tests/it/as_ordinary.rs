@@ -31,6 +31,7 @@ const LACKING: &[(&str, &str)] = &[
     ("limits::half_a_processor_is_half_a_processor", LIMITS),
     ("limits::the_report_says_what_holds", "it says so of root's"),
     ("limits::too_much_memory_ends_the_offender_only_and_is_said", LIMITS),
+    ("own_limits::", LIMITS),
     ("pool::limits_hold_that_came_with_who_took_it", LIMITS),
     ("pool::what_was_asked_for_is_what_the_sandbox_has", LIMITS),
     ("snapshots::", HOSTS_ROOT),
@@ -39,6 +40,7 @@ const LACKING: &[(&str, &str)] = &[
     ("template::packages_are_installed_by_root_and_by_sudo", ROOT),
     ("template::what_is_below_a_mount_of_the_host_is_looked_through", HOSTS_ROOT),
     ("template::what_only_some_users_of_the_host_may_read_is_not_there", HOSTS_ROOT),
+    ("volumes::", HOSTS_ROOT),
 ];
 
 /// Where there is something below `/usr` that only the ordinary user may read.

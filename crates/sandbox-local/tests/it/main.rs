@@ -14,6 +14,7 @@ mod life;
 mod limits;
 #[path = "../ordinary/mod.rs"]
 mod ordinary;
+mod own_limits;
 #[path = "../ordinary/pass.rs"]
 mod pass;
 mod pool;
@@ -21,3 +22,4 @@ mod snapshots;
 mod support;
 mod template;
 mod trees;
+mod volumes;

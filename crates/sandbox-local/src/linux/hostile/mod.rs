@@ -54,6 +54,7 @@ impl Planted {
             store: Default::default(),
             template_directory: None,
             template_env: Default::default(),
+            volumes: Vec::new(),
             shell: "/bin/sh".into(),
             ownership: Ownership::Detached,
             limits: Limits::new(),

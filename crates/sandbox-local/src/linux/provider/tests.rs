@@ -138,6 +138,7 @@ async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
         store: Default::default(),
         template_directory: None,
         template_env: Default::default(),
+        volumes: Vec::new(),
         shell: "/bin/sh".into(),
         ownership: Ownership::Detached,
         limits: Limits::new(),
