@@ -3,19 +3,15 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use sandbox_agent::protocol::Wire;
-use sandbox_agent::protocol::files::{FileReply, FileRequest};
+use sandbox_agent::protocol::files::{FileReply, FileRequest, IDLE};
 
 use super::error::FileError;
 use crate::sys::{file, pipe, socket};
 
 /// Steps of a long operation between two looks at whether anybody still waits for it.
 const STEPS_PER_LOOK: u32 = 64;
-
-/// How long a worker waits for the next request.
-const IDLE: Duration = Duration::from_secs(10);
 
 /// The peer is gone, or does not keep to the protocol: nothing can be answered any more.
 #[derive(Debug)]
@@ -125,6 +121,8 @@ impl AsFd for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn done() -> FileRequest {

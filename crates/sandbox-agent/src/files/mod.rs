@@ -33,11 +33,11 @@ use self::watch::Watching;
 use crate::account::{self, Names};
 use crate::sys::file;
 
-/// Serves file requests until the peer closes `connection`.
+/// Serves file requests until the peer closes `connection`: one watch, or any number of others.
 ///
 /// To be called in a process of its own, single-threaded, with uid 0 of the sandbox; it never comes back.
-pub(crate) fn serve(connection: OwnedFd) -> ! {
-    let worker = Worker::new(Connection::new(connection));
+pub(crate) fn serve(connection: OwnedFd, watches: bool) -> ! {
+    let worker = Worker::new(Connection::new(connection), watches);
     std::process::exit(i32::from(worker.run().is_err()))
 }
 
@@ -45,6 +45,8 @@ pub(crate) fn serve(connection: OwnedFd) -> ! {
 #[derive(Debug)]
 struct Worker {
     connection: Connection,
+    /// Whether it is there for a watch.
+    watches: bool,
     /// An error if the sandbox has no `/proc`.
     tree: std::io::Result<Tree>,
     names: Names,
@@ -75,10 +77,11 @@ impl From<Contents> for Answer {
 }
 
 impl Worker {
-    fn new(connection: Connection) -> Self {
+    fn new(connection: Connection, watches: bool) -> Self {
         file::clear_umask();
         Self {
             connection,
+            watches,
             tree: Tree::new(),
             names: Names::default(),
             identity: None,
@@ -108,6 +111,10 @@ impl Worker {
     }
 
     fn answer(&mut self, mut request: FileRequest) -> Outcome<Answer> {
+        if self.watches != matches!(request, FileRequest::Watch { .. }) {
+            let message = "watches, and nothing else, go on connections of their own";
+            return Err(FileError::new(libc::EPROTO, message).into());
+        }
         let (uid, home) = self.become_user(request.user())?;
         for path in paths(&mut request) {
             start_at(&home, path);

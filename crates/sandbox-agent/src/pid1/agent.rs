@@ -84,6 +84,8 @@ pub(super) struct Agent {
     pub(super) spare_ring: Option<Ring>,
     /// File workers, by PID.
     pub(super) workers: BTreeSet<u32>,
+    /// Those of them that watch directories and do nothing else, by PID.
+    pub(super) watchers: BTreeSet<u32>,
     /// Connections that wait for a file worker, in their order.
     pub(super) waiting_for_worker: VecDeque<u64>,
     /// A process that waits to become the next command.
@@ -125,6 +127,7 @@ impl Agent {
             ended_rings: VecDeque::new(),
             spare_ring: None,
             workers: BTreeSet::new(),
+            watchers: BTreeSet::new(),
             waiting_for_worker: VecDeque::new(),
             reserve: None,
             sudo: if config.is_alone { None } else { Sudo::open() },

@@ -111,9 +111,8 @@ impl Agent {
                 .is_some_and(|recruit| recruit.pid == pid)
             {
                 self.dismiss_reserve();
-            } else if self.workers.remove(&pid) {
+            } else if self.worker_ended(pid) {
                 self.rest.touch();
-                self.start_waiting_workers();
             } else {
                 self.sudo_ended(pid, status);
             }
@@ -143,7 +142,8 @@ impl Agent {
             let process = self.processes.get(number);
             process.is_some_and(|process| !process.is_started())
         };
-        if self.workers.contains(&pid) || self.pids.get(&pid).is_some_and(is_starting) {
+        let is_worker = self.workers.contains(&pid) || self.watchers.contains(&pid);
+        if is_worker || self.pids.get(&pid).is_some_and(is_starting) {
             // It is a child that was not waited for, so it is there.
             let _ = signal::kill(pid.cast_signed(), libc::SIGCONT);
         }

@@ -135,7 +135,7 @@ impl Agent {
             return;
         }
         let follows = self.connections.values().any(|c| c.attachment.is_some());
-        if follows || !self.workers.is_empty() {
+        if follows || !self.workers.is_empty() || !self.watchers.is_empty() {
             self.rest.touch();
         }
         let idle = Duration::from_millis(self.rest.idle_ms);

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::AsFd as _;
 
+use sandbox_agent::protocol::agent::Failure;
+
 use super::agent::{Agent, Task};
 use super::connection::Connection;
 use super::refusal::Refusal;
@@ -12,48 +14,73 @@ use crate::sys::{inherit, pipe, program, signal};
 /// Most file workers at a time. Further connections wait for one to end.
 const MAX_WORKERS: usize = 64;
 
+/// Most watches at a time. They last as long as somebody wants them, so nobody waits for the end of one.
+const MAX_WATCHERS: usize = 64;
+
 impl Agent {
     /// Hands a connection to a new file worker, as soon as there may be one more.
     pub(super) fn files(&mut self, id: u64) {
         if self.workers.len() >= MAX_WORKERS {
-            self.waiting_for_worker.push_back(id);
-        } else if let Err(error) = self.start_worker(id)
-            && let Some(connection) = self.connections.get_mut(&id)
-        {
-            let refusal = Refusal::system("start a file worker", &error);
+            return self.waiting_for_worker.push_back(id);
+        }
+        match self.start_worker(id, false) {
+            Ok(pid) => self.workers.extend(pid),
+            Err(error) => self.refuse_worker(id, Refusal::system("start a file worker", &error)),
+        }
+    }
+
+    /// Hands a connection to a new worker for a watch.
+    pub(super) fn watcher(&mut self, id: u64) {
+        if self.watchers.len() >= MAX_WATCHERS {
+            let message = format!("{MAX_WATCHERS} directories are watched already, drop one");
+            return self.refuse_worker(id, Refusal::new(Failure::Exhausted {}, message));
+        }
+        match self.start_worker(id, true) {
+            Ok(pid) => self.watchers.extend(pid),
+            Err(error) => self.refuse_worker(id, Refusal::system("start a file worker", &error)),
+        }
+    }
+
+    fn refuse_worker(&mut self, id: u64, refusal: Refusal) {
+        if let Some(connection) = self.connections.get_mut(&id) {
             connection.send(&refusal.into_event());
             connection.is_refused = true;
             self.later(Task::Serve(id));
         }
     }
 
-    /// Serves those who wait for a file worker, after one has ended.
-    pub(super) fn start_waiting_workers(&mut self) {
+    /// Whether a child that has ended was a worker. Serves those who wait for one.
+    pub(super) fn worker_ended(&mut self, pid: u32) -> bool {
+        if self.watchers.remove(&pid) {
+            return true;
+        }
+        let was_worker = self.workers.remove(&pid);
         while self.workers.len() < MAX_WORKERS
             && let Some(id) = self.waiting_for_worker.pop_front()
         {
             self.files(id);
         }
+        was_worker
     }
 
-    fn start_worker(&mut self, id: u64) -> io::Result<()> {
+    /// The worker's PID; `None` if the connection is gone.
+    fn start_worker(&mut self, id: u64, watch: bool) -> io::Result<Option<u32>> {
         let Some(connection) = self.connections.get(&id) else {
-            return Ok(());
+            return Ok(None);
         };
         match fork(None)? {
-            Forked::Child => become_worker(self.connections.remove(&id)),
+            Forked::Child => become_worker(self.connections.remove(&id), watch),
             Forked::Parent(pid) => {
-                self.workers.insert(pid);
                 self.unwatch(connection);
                 self.remove_connection(id);
-                Ok(())
+                Ok(Some(pid))
             }
         }
     }
 }
 
 /// Serves files on a connection, in a process of its own that keeps nothing else of PID 1.
-fn become_worker(connection: Option<Connection>) -> ! {
+fn become_worker(connection: Option<Connection>, watch: bool) -> ! {
     let prepare = |connection: Connection| {
         let socket = connection.into_socket();
         signal::reset()?;
@@ -62,7 +89,7 @@ fn become_worker(connection: Option<Connection>) -> ! {
         Ok::<_, io::Error>(socket)
     };
     match connection.map(prepare) {
-        Some(Ok(socket)) => crate::files::serve(socket),
+        Some(Ok(socket)) => crate::files::serve(socket, watch),
         _ => program::exit(1),
     }
 }

@@ -19,7 +19,7 @@
 //!
 //! # Bounds
 //! 1024 connections that follow commands, and 64 for other requests (further ones wait to be accepted), 64 file workers
-//! (further requests for one wait), 4096 running commands. Of ended commands the exits of the last 1024 are known, and the
+//! (further requests for one wait), as many watches, 4096 running commands. Of ended commands the exits of the last 1024 are known, and the
 //! output of the last 64 that fit into 8 MiB.
 //!
 //! A packet that is no request, or a request in the wrong place, is answered by [`Event::Failed`] with
@@ -120,8 +120,9 @@ wire_enum! {
         /// The sandbox no longer ends with its owner. Answered by [`Event::Done`].
         9 => Detach {},
         /// The connection becomes a file worker's. Not answered, but by [`Event::Failed`] if no worker can be started;
-        /// what else the connection brings is then passed over.
-        10 => Files {},
+        /// what else the connection brings is then passed over. With `watch` it takes a watch and nothing else, and there
+        /// may be 64 of these at a time.
+        10 => Files { watch: bool },
         /// Ends the sandbox. The connection closes when it is gone.
         11 => Shutdown {},
         /// The sandbox, in which nothing was done yet and which is under its limits, gets ready for a first command, and

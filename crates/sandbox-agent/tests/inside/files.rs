@@ -18,7 +18,7 @@ struct Worker(Client);
 impl Worker {
     fn new(world: &World) -> Self {
         let client = world.address.connect();
-        client.send(&Request::Files {});
+        client.send(&Request::Files { watch: false });
         Self(client)
     }
 

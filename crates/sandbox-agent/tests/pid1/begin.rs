@@ -95,7 +95,7 @@ fn nothing_is_done_in_it_before_it_begins() {
     for request in [
         spawn,
         attach,
-        Request::Files {},
+        Request::Files { watch: false },
         Request::List {},
         Request::Detach {},
         Request::SetLifetime { remaining_ms: 1 },

@@ -45,7 +45,7 @@ fn without_processes_nothing_starts_and_nothing_is_left() {
         assert_eq!(failure, Failure::Exhausted {}, "{message}");
         assert!(message.contains("limit on processes"), "{message}");
         let files = world.address.connect();
-        let refused = failed(files.ask(&Request::Files {}));
+        let refused = failed(files.ask(&Request::Files { watch: false }));
         assert_eq!(
             refused.map(|(failure, _)| failure),
             Some(Failure::Exhausted {})

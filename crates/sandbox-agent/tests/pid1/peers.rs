@@ -205,7 +205,7 @@ fn however_many_follow_others_are_answered() {
 /// A connection that is to be a file worker's, and has asked for `/`.
 fn ask_for_files(world: &World) -> Client {
     let client = world.address.connect();
-    client.send(&Request::Files {});
+    client.send(&Request::Files { watch: false });
     client.send_bytes(
         &FileRequest::Stat {
             path: "/".into(),
@@ -254,7 +254,7 @@ fn a_peer_that_never_reads_stops_only_itself() {
 fn a_connection_becomes_a_file_workers() {
     let world = World::new();
     let client = world.address.connect();
-    client.send(&Request::Files {});
+    client.send(&Request::Files { watch: false });
     let path = || "/tmp/file".into();
     client.send_bytes(
         &FileRequest::Write {

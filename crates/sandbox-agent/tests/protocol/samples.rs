@@ -150,7 +150,7 @@ fn requests() -> Vec<Request> {
         Request::CloseStdin {},
         Request::SetLifetime { remaining_ms: 5 },
         Request::Detach {},
-        Request::Files {},
+        Request::Files { watch: true },
         Request::Shutdown {},
         Request::Wait {},
         Request::Begin {

@@ -92,7 +92,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::CloseStdin {}),
         any::<u64>().prop_map(|remaining_ms| Request::SetLifetime { remaining_ms }),
         Just(Request::Detach {}),
-        Just(Request::Files {}),
+        any::<bool>().prop_map(|watch| Request::Files { watch }),
         Just(Request::Shutdown {}),
         Just(Request::Pause {}),
         Just(Request::Hold {}),

@@ -2,7 +2,7 @@
 
 use crate::support::State;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sandbox_core::{ListOptions, StatOptions, prelude::*};
+use sandbox_core::{ListOptions, StatOptions, WatchOptions, prelude::*};
 
 #[tokio::test]
 async fn however_many_commands_are_followed_the_sandbox_answers_and_ends() {
@@ -43,6 +43,37 @@ async fn however_many_file_calls_there_are_each_has_its_turn() {
         .filter_map(Result::err)
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test]
+async fn however_many_directories_are_watched_file_calls_go_on() {
+    let state = State::new();
+    let (provider, sandbox) = state.sandbox().await;
+    let home = SandboxPath::new("/home/user").unwrap();
+    let mut watches = Vec::new();
+    let refused = loop {
+        // Each is a handle of its own, which knows nothing of the others.
+        let handle = provider.sandbox(sandbox.id());
+        let watch = handle.require_watch().unwrap();
+        match watch.watch(&home, WatchOptions::new()).await {
+            Ok(events) => watches.push(events),
+            Err(error) => break error,
+        }
+        assert!(watches.len() < 500);
+    };
+    assert_eq!(refused.kind(), sandbox_core::ErrorKind::QuotaExceeded);
+    assert!(watches.len() >= 32, "{}", watches.len());
+    sandbox
+        .files()
+        .stat(&home, StatOptions::new())
+        .await
+        .unwrap();
+    drop(watches);
+    let again = || async {
+        let watch = sandbox.require_watch().unwrap();
+        watch.watch(&home, WatchOptions::new()).await.is_ok()
+    };
+    while !again().await {}
 }
 
 #[tokio::test]

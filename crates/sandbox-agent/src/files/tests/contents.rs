@@ -349,7 +349,7 @@ fn a_lease_is_an_error_and_no_wait() {
 
 #[test]
 fn files_of_the_kernel_are_copied() {
-    let (socket, worker) = start(|| ());
+    let (socket, worker) = start(false, || ());
     let pid = std::process::id();
     // Another process, because the worker shows nothing of its own. It ends with its standard input.
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();

@@ -34,7 +34,16 @@ impl Fixture {
         Self::with_mounts(Box::new(|_| ()))
     }
 
+    /// With a worker that is there for a watch.
+    fn watching() -> Self {
+        Self::with_worker(Box::new(|_| ()), true)
+    }
+
     fn with_mounts(mounts: Mounts) -> Self {
+        Self::with_worker(mounts, false)
+    }
+
+    fn with_worker(mounts: Mounts, watches: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, mode, owner) in [
             ("etc", 0o755, 0),
@@ -60,7 +69,7 @@ impl Fixture {
         )
         .unwrap();
         let root = dir.path().to_owned();
-        let (socket, worker) = start(move || {
+        let (socket, worker) = start(watches, move || {
             mounts(&root);
             std::os::unix::fs::chroot(&root).unwrap();
             std::env::set_current_dir("/").unwrap();
@@ -171,12 +180,12 @@ impl Drop for Fixture {
 }
 
 /// Starts a worker in a thread that `prepare` has put somewhere.
-fn start(prepare: impl FnOnce() + Send + 'static) -> (OwnedFd, JoinHandle<()>) {
+fn start(watches: bool, prepare: impl FnOnce() + Send + 'static) -> (OwnedFd, JoinHandle<()>) {
     let (ours, theirs) = testing::socket_pair();
     let (ready, started) = mpsc::channel();
     let worker = std::thread::spawn(move || {
         testing::unshare_mounts().unwrap();
-        let worker = Worker::new(Connection::new(theirs));
+        let worker = Worker::new(Connection::new(theirs), watches);
         prepare();
         ready.send(()).unwrap();
         let _ = worker.run();

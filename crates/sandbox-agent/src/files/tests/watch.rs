@@ -57,7 +57,7 @@ impl Fixture {
 
 #[test]
 fn what_happens_is_told_in_its_order() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::watching();
     fs::create_dir_all(fixture.host("/tmp/w/below")).unwrap();
     fs::write(fixture.host("/tmp/w/old"), "").unwrap();
     fixture.done(&watch("/tmp/w", false));
@@ -88,7 +88,7 @@ fn what_happens_is_told_in_its_order() {
 
 #[test]
 fn new_directories_are_followed_without_a_gap() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::watching();
     fs::create_dir_all(fixture.host("/tmp/w/a/b")).unwrap();
     fixture.done(&watch("/tmp/w", true));
     let at = |path: &str| fixture.host(&format!("/tmp/w/{path}"));
@@ -112,7 +112,7 @@ fn new_directories_are_followed_without_a_gap() {
 
 #[test]
 fn a_link_leads_nowhere_and_a_file_is_no_directory() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::watching();
     fs::create_dir_all(fixture.host("/tmp/w")).unwrap();
     fs::write(fixture.host("/tmp/file"), "").unwrap();
     fixture.fails(libc::ENOTDIR, &watch("/tmp/file", false));
@@ -127,7 +127,7 @@ fn a_link_leads_nowhere_and_a_file_is_no_directory() {
 
 #[test]
 fn what_nobody_reads_is_lost_and_said_to_be() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::watching();
     fs::create_dir_all(fixture.host("/tmp/w/d")).unwrap();
     fixture.done(&watch("/tmp/w", true));
     let at = |path: String| fixture.host(&format!("/tmp/w/{path}"));
@@ -150,4 +150,24 @@ fn what_nobody_reads_is_lost_and_said_to_be() {
     fs::create_dir(at("after".into())).unwrap();
     fs::write(at("after/file".into()), "").unwrap();
     fixture.until("+after/file");
+}
+
+#[test]
+fn a_watch_has_a_worker_of_its_own() {
+    for (fixture, request) in [
+        (Fixture::new(), watch("/tmp", false)),
+        (Fixture::watching(), super::read("/etc/passwd", 0, 10)),
+    ] {
+        let (reply, _) = super::ask(fixture.socket(), &request);
+        assert!(
+            matches!(
+                reply,
+                FileReply::Failed {
+                    errno: libc::EPROTO,
+                    ..
+                }
+            ),
+            "{reply:?}"
+        );
+    }
 }

@@ -8,21 +8,23 @@ use crate::linux::{
 use sandbox_agent::protocol::{
     DecodeError, Reader, Wire,
     agent::{Event, Request},
-    files::{FileReply, FileRequest},
+    files::{FileReply, FileRequest, IDLE},
 };
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Workers that wait for the next call. They end by themselves when there is none.
 const IDLE_WORKERS: usize = 4;
+/// How long one that waits is used again: one that is about to end might take a request and not carry it out.
+const FRESH_FOR: Duration = IDLE.checked_div(2).unwrap();
 /// Calls that are under way at a time; further ones wait for their turn.
 const BUSY_WORKERS: usize = 64;
-/// Watches at a time.
+/// Watches of one handle at a time. The sandbox has as many again for others.
 const WATCHES: usize = 32;
 /// How long a call waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(60);
@@ -31,10 +33,10 @@ const TURN_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Workers {
     link: Arc<Link>,
-    /// Connections to those that are free.
-    idle: Arc<Mutex<Vec<OwnedFd>>>,
+    /// Connections to those that are free, and since when.
+    idle: Arc<Mutex<Vec<(OwnedFd, Instant)>>>,
     turns: Arc<Semaphore>,
-    /// Watches last, and must leave room for calls.
+    /// Watches last, and must leave room for those of others.
     watches: Arc<Semaphore>,
 }
 
@@ -105,18 +107,21 @@ impl Workers {
                 .unwrap_or_else(PoisonError::into_inner)
                 .pop()
         };
-        while let Some(socket) = idle() {
+        while let Some((socket, since)) = idle() {
+            if since.elapsed() > FRESH_FOR {
+                continue;
+            }
             let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
             if connection.send(request).await.is_ok() {
                 return Ok(connection);
             }
         }
-        self.send_on_new(request).await
+        self.send_on_new(request, false).await
     }
 
-    async fn send_on_new(&self, request: &FileRequest) -> Result<Connection> {
+    async fn send_on_new(&self, request: &FileRequest, watch: bool) -> Result<Connection> {
         let socket = self.link.connect().await?;
-        socket::send(socket.as_fd(), &Request::Files {}, &[])
+        socket::send(socket.as_fd(), &Request::Files { watch }, &[])
             .map_err(|error| self.link.failed(error))?;
         let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
         connection
@@ -133,7 +138,7 @@ impl Workers {
             let message = format!("{WATCHES} directories are watched already, drop one");
             Error::new(ErrorKind::QuotaExceeded, message)
         })?;
-        let connection = self.send_on_new(request).await?;
+        let connection = self.send_on_new(request, true).await?;
         Ok(Worker {
             connection,
             _turn: turn,
@@ -165,8 +170,9 @@ impl Workers {
     pub(super) fn release(&self, worker: Worker) {
         let socket = worker.connection.into_socket();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() <= FRESH_FOR);
         if idle.len() < IDLE_WORKERS {
-            idle.push(socket);
+            idle.push((socket, Instant::now()));
         }
     }
 

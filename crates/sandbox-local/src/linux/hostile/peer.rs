@@ -58,7 +58,7 @@ impl Drop for Peer {
 fn serve(connection: &OwnedFd, answers: &Answers, fds: &Descriptors) -> bool {
     let mut said = &answers.events;
     let asked = request(connection, answers.reads);
-    if let Some(Request::Files {}) = asked {
+    if let Some(Request::Files { .. }) = asked {
         said = &answers.replies;
         if answers.reads {
             request(connection, true);
