@@ -143,11 +143,12 @@ fn attach_joins_a_command_until_its_end() {
         .assert_refused("no command runs in it");
     let number = detach(&home, &id, WAITS);
     printed(&home, &id, &number, "before");
-    let joined = home.command(&["attach", "--replay", &id]).spawn().unwrap();
+    let mut joined = Talk::start(home.command(&["attach", "--replay", &id]));
+    assert_eq!(joined.line(), "before");
     go(&home, &id);
-    let outcome = finish(joined);
+    let outcome = joined.finish();
     outcome.assert_code(3);
-    assert_eq!(outcome.stdout, "before\nafter\n");
+    assert_eq!(outcome.stdout, "after\n");
     assert_eq!(outcome.stderr, "aside\n");
     home.sandbox(&["attach", &id, &number])
         .assert_refused("has ended");
