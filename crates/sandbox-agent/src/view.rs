@@ -157,10 +157,7 @@ fn choose(usable: &[usize], count: usize) -> Option<Vec<usize>> {
     if count >= usable.len() || count == 0 {
         return None;
     }
-    let mut random = [0; 2];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
-    // Where there is none, one place is as good as another.
-    let start = read.map_or(0, |()| usize::from(u16::from_ne_bytes(random)));
+    let start = usize::from(affinity::anywhere());
     let chosen = usable.iter().cycle().skip(start % usable.len());
     Some(chosen.take(count).copied().collect())
 }

@@ -44,6 +44,20 @@ pub(crate) fn run_on(pid: u32, processors: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
+/// A number to begin at, so that not all begin at the same processor.
+pub(crate) fn anywhere() -> u16 {
+    let mut random = [0; 2];
+    // SAFETY: the kernel writes two bytes at most. Where it has none to give, one place is as good as another.
+    unsafe {
+        libc::getrandom(
+            random.as_mut_ptr().cast(),
+            random.len(),
+            libc::GRND_NONBLOCK,
+        )
+    };
+    u16::from_ne_bytes(random)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,6 +75,14 @@ fn set_up(
     confine::become_root(request)?;
     confine::leave_host_namespaces(request)?;
     let (root, view) = NewRoot::assemble(request, &devices, stage.has_devices(), machine)?;
+    // While the zygote makes the overlays.
+    let (view, processors) = match &request.limits {
+        Some(limits) => {
+            let shown = view.show(machine, limits);
+            (None, Some(shown.during("show the sandbox its limits")?))
+        }
+        None => (Some(view), None),
+    };
     for overlay in &request.overlays {
         root.attach(&receive_mount(zygote)?, &overlay.target.0)?;
     }
@@ -85,15 +93,9 @@ fn set_up(
         root.attach(&receive_mount(zygote)?, b"/.host")?;
     }
     root.enter()?;
-    let view = match &request.limits {
-        Some(limits) => {
-            view.show(machine, limits)
-                .and_then(|processors| processors.take(0))
-                .during("show the sandbox its limits")?;
-            None
-        }
-        None => Some(view),
-    };
+    if let Some(processors) = processors {
+        processors.take(0).during("take the sandbox's processors")?;
+    }
     confine::give_up_rights(request)?;
     Ok(view)
 }
