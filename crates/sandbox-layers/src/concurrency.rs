@@ -145,7 +145,8 @@ impl ConcurrencyLayer {
         })
     }
 
-    /// Sets how long a call may wait for its turn; without limit unless set.
+    /// Sets how long a call may wait for its turn; without limit unless set. The start of a process has two turns, one
+    /// as a process and one as a call, and may wait so long for each.
     #[must_use]
     pub fn patience(self, longest: Duration) -> Self {
         let patience = Some(longest);

@@ -194,13 +194,17 @@ impl Agent {
     /// Stops all commands, and answers the connection when they have, or at once if they cannot be stopped.
     fn bring_to_rest(&mut self, id: u64) -> Result<(), ()> {
         let result = match self.rest.state {
-            State::Awake => self.fall_asleep().map(|()| {
-                if let Some(at) = after(FREEZE_MS) {
-                    self.deadlines.add(at, Due::Pause);
-                }
-            }),
+            State::Awake => self.fall_asleep(),
             _ => Ok(()),
         };
+        // Also of a fall that the sandbox's own clock has begun: now somebody waits for the end of it.
+        let is_falling = matches!(self.rest.state, State::Falling(_));
+        if is_falling
+            && self.deadlines.when(Due::Pause).is_none()
+            && let Some(at) = after(FREEZE_MS)
+        {
+            self.deadlines.add(at, Due::Pause);
+        }
         match (result, &mut self.rest.state) {
             (Err(refusal), _) => {
                 self.answer(id, &refusal.into_event());

@@ -23,7 +23,7 @@ pub(crate) struct InspectArgs {
 /// Print what commands in a sandbox have printed
 ///
 /// A sandbox keeps the last 1 MiB of each command, for a while also of those that have ended. What a command printed to
-/// standard error is printed there. Of several commands each line begins with the command's number.
+/// standard error is printed there. Of several commands each line begins with the command's number; programs that read them use `--json`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox logs build\n  \

@@ -187,20 +187,25 @@ impl Printer {
 
     fn line(&self, id: &ProcessId, stream: &'static str, line: &[u8]) -> Result<Vec<u8>> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let mut text = match self.form {
-            Form::Json => serde_json::to_vec(&Line {
-                command: id.as_str(),
+        if self.form == Form::Json {
+            let text = &String::from_utf8_lossy(line);
+            let command = id.as_str();
+            let mut json = serde_json::to_vec(&Line {
+                command,
                 stream,
-                text: &String::from_utf8_lossy(line),
-            })?,
-            _ => [
-                format!("[{}] ", output::printable(id.as_str())).as_bytes(),
-                line,
-            ]
-            .concat(),
-        };
-        text.push(b'\n');
-        Ok(text)
+                text,
+            })?;
+            json.push(b'\n');
+            return Ok(json);
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let number = format!("[{}] ", output::printable(id.as_str()));
+        // Whoever goes back to the start of a line begins another one, or could write another number there.
+        let parts = line.split(|byte| *byte == b'\r');
+        Ok(parts
+            .flat_map(|part| [number.as_bytes(), part, b"\n"])
+            .collect::<Vec<_>>()
+            .concat())
     }
 
     async fn write(&mut self, stream: &'static str, bytes: Bytes) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::{
     output::{self, STRONG},
     provider,
 };
-use anyhow::Result;
+use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 use futures_util::{StreamExt, stream};
 use sandbox::{ListOptions, Sandbox, SandboxExt, SandboxId, SandboxProvider, Usage};
@@ -50,14 +50,23 @@ type Before = BTreeMap<SandboxId, (Instant, Duration)>;
 
 pub(crate) async fn stats(state_dir: Option<&Path>, args: StatsArgs) -> Result<u8> {
     let provider = provider::open(state_dir)?;
+    let mut named: Vec<Arc<dyn Sandbox>> = Vec::new();
+    for text in &args.ids {
+        named.push(provider::reach(provider.as_ref(), text).await?);
+    }
     let mut before = Before::new();
     if args.once && !args.json {
         // So that there is something to compare with.
-        measure(provider.as_ref(), &args.ids, &mut before).await?;
+        measure(provider.as_ref(), &named, &mut before).await?;
         time::sleep(EVERY / 4).await;
     }
     loop {
-        let rows = measure(provider.as_ref(), &args.ids, &mut before).await?;
+        let rows = measure(provider.as_ref(), &named, &mut before).await?;
+        if rows.is_empty() && !named.is_empty() {
+            bail!(
+                "none of these sandboxes answers any more; `sandbox ls -a` shows those that live"
+            );
+        }
         if args.json {
             output::print(serde_json::to_string(&rows)?)?;
         } else {
@@ -77,17 +86,14 @@ pub(crate) async fn stats(state_dir: Option<&Path>, args: StatsArgs) -> Result<u
     }
 }
 
-/// Measures the sandboxes that are meant. One that ends meanwhile is left out.
+/// Measures the sandboxes that are named, or all. One that ends meanwhile is left out.
 async fn measure(
     provider: &dyn SandboxProvider,
-    ids: &[String],
+    named: &[Arc<dyn Sandbox>],
     before: &mut Before,
 ) -> Result<Vec<Row>> {
-    let mut sandboxes: Vec<Arc<dyn Sandbox>> = Vec::new();
-    for text in ids {
-        sandboxes.push(provider::reach(provider, text).await?);
-    }
-    if ids.is_empty() {
+    let mut sandboxes = named.to_vec();
+    if named.is_empty() {
         let list = provider::list(provider, ListOptions::new()).await?;
         let meant = list
             .answering
@@ -106,6 +112,7 @@ async fn measure(
         .collect()
         .await;
     let now = Instant::now();
+    before.retain(|id, _| measured.iter().any(|(measured, _)| measured == id));
     let rows = measured.into_iter();
     Ok(rows
         .map(|(id, usage)| row(id, &usage, now, before))

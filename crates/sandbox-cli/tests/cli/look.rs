@@ -86,9 +86,13 @@ fn logs_print_what_was_kept_and_follow_to_the_end() {
         ("before\n", "aside\n")
     );
     // Two commands: lines say whose they are, and nobody's bytes get among another's.
-    home.sandbox(&["exec", &id, "--", "printf", "no end"]).ok();
+    home.sandbox(&["exec", &id, "--", "printf", "x\r[9] no end"])
+        .ok();
     let all = home.sandbox(&["logs", &id]);
-    assert_eq!(all.stdout, format!("[{number}] before\n[2] no end\n"));
+    assert_eq!(
+        all.stdout,
+        format!("[{number}] before\n[2] x\n[2] [9] no end\n")
+    );
     assert_eq!(all.stderr, format!("[{number}] aside\n"));
     let follower = home
         .command(&["logs", "--follow", "--json", &id])

@@ -260,12 +260,18 @@ impl Shelf {
                     tracing::debug!(%error, %template, "no sandbox could be made for the pool");
                     // Others must not wait for one that cannot be had. Whoever asks for it again hears why.
                     if template.as_str() != template::DEFAULT {
-                        self.lock().ready.remove(&template);
+                        self.forget(&template);
                     }
                     rest = (rest * 2).min(LONGEST_REST);
                 }
             }
         }
+    }
+
+    /// Makes no more of a template, and ends what waits from it, which takes time: not while others wait for the lock.
+    fn forget(&self, template: &TemplateId) {
+        let gone = self.lock().ready.remove(template);
+        drop(gone);
     }
 
     /// The template of which one is missing, after a `rest` since that is so. `None` once the pool is stopped.
