@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use sandbox_agent::protocol::Wire;
-use sandbox_agent::protocol::files::{FileReply, FileRequest, IDLE};
+use sandbox_agent::protocol::files::{FileReply, FileRequest};
 
 use super::error::FileError;
 use crate::sys::{file, pipe, socket};
@@ -49,9 +50,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    /// A connection on which a request comes within `idle`, or none.
+    pub(super) fn new(socket: OwnedFd, idle: Duration) -> Self {
         // It cannot fail for a socket; without it the worker would wait longer.
-        let _ = socket::set_receive_timeout(socket.as_fd(), IDLE);
+        let _ = socket::set_receive_timeout(socket.as_fd(), idle);
         Self {
             socket,
             steps: Cell::new(0),
@@ -121,8 +123,6 @@ impl AsFd for Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn done() -> FileRequest {
@@ -136,9 +136,7 @@ mod tests {
     #[test]
     fn a_worker_that_nobody_asks_ends_and_the_peer_learns_it_from_the_next_request() {
         let (ours, peer) = socket::pair().unwrap();
-        let connection = Connection::new(ours);
-        let soon = Duration::from_millis(1);
-        socket::set_receive_timeout(connection.socket.as_fd(), soon).unwrap();
+        let connection = Connection::new(ours, Duration::from_millis(1));
         assert!(connection.receive().unwrap().is_none());
         let error = socket::send(peer.as_fd(), &done().encode(), &[]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -147,7 +145,7 @@ mod tests {
     #[test]
     fn what_came_just_before_is_served() {
         let (ours, peer) = socket::pair().unwrap();
-        let connection = Connection::new(ours);
+        let connection = Connection::new(ours, Duration::from_secs(60));
         socket::send(peer.as_fd(), &done().encode(), &[]).unwrap();
         socket::shut_reading(connection.socket.as_fd()).unwrap();
         assert_eq!(connection.receive().unwrap(), Some(Ok(done())));

@@ -20,6 +20,7 @@ mod watch;
 mod tests;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use sandbox_agent::protocol::Blob;
 use sandbox_agent::protocol::files::{FileReply, FileRequest};
@@ -33,11 +34,14 @@ use self::watch::Watching;
 use crate::account::{self, Names};
 use crate::sys::file;
 
+/// How long a worker waits for the next request. Until then the sandbox does not count as idle.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// Serves file requests until the peer closes `connection`: one watch, or any number of others.
 ///
 /// To be called in a process of its own, single-threaded, with uid 0 of the sandbox; it never comes back.
 pub(crate) fn serve(connection: OwnedFd, watches: bool) -> ! {
-    let worker = Worker::new(Connection::new(connection), watches);
+    let worker = Worker::new(Connection::new(connection, IDLE), watches);
     std::process::exit(i32::from(worker.run().is_err()))
 }
 

@@ -15,10 +15,6 @@
 //! rename across mounts is taken back.
 
 use super::{Blob, wire_enum, wire_struct};
-use std::time::Duration;
-
-/// How long a worker waits for its next request before it ends. Until then the sandbox does not count as idle.
-pub const IDLE: Duration = Duration::from_secs(2);
 
 /// File systems, as `statfs(2)` numbers them, whose files are no more than their bytes: overlayfs, tmpfs, ext2 to ext4,
 /// xfs, btrfs. Descriptors are those of files on these.

@@ -12,6 +12,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use sandbox_agent::protocol::files::{Entry, FileReply, FileRequest, Stat};
 use sandbox_agent::protocol::{Blob, Wire};
@@ -185,7 +186,7 @@ fn start(watches: bool, prepare: impl FnOnce() + Send + 'static) -> (OwnedFd, Jo
     let (ready, started) = mpsc::channel();
     let worker = std::thread::spawn(move || {
         testing::unshare_mounts().unwrap();
-        let worker = Worker::new(Connection::new(theirs), watches);
+        let worker = Worker::new(Connection::new(theirs, Duration::from_secs(60)), watches);
         prepare();
         ready.send(()).unwrap();
         let _ = worker.run();

@@ -103,9 +103,10 @@ fn new_directories_are_followed_without_a_gap() {
     fixture.until("+d99/e/f/file");
     // What moves is told where it is now, and what happens in it afterwards.
     fs::rename(at("d1"), at("moved")).unwrap();
-    fs::remove_file(at("moved/e/f/file")).unwrap();
-    let seen = fixture.until("-moved/e/f/file");
+    let seen = fixture.until("+moved/e/f/file");
     assert!(seen.contains(&"-d1".to_owned()), "{seen:?}");
+    fs::remove_file(at("moved/e/f/file")).unwrap();
+    fixture.until("-moved/e/f/file");
     fs::create_dir(at("d2/after")).unwrap();
     fixture.until("+d2/after");
 }

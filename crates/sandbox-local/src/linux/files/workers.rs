@@ -8,20 +8,18 @@ use crate::linux::{
 use sandbox_agent::protocol::{
     DecodeError, Reader, Wire,
     agent::{Event, Request},
-    files::{FileReply, FileRequest, IDLE},
+    files::{FileReply, FileRequest},
 };
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Workers that wait for the next call. They end by themselves when there is none.
 const IDLE_WORKERS: usize = 4;
-/// How long one that waits is used again: one that is about to end might take a request and not carry it out.
-const FRESH_FOR: Duration = IDLE.checked_div(2).unwrap();
 /// Calls that are under way at a time; further ones wait for their turn.
 const BUSY_WORKERS: usize = 64;
 /// Watches of one handle at a time. The sandbox has as many again for others.
@@ -33,8 +31,8 @@ const TURN_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Workers {
     link: Arc<Link>,
-    /// Connections to those that are free, and since when.
-    idle: Arc<Mutex<Vec<(OwnedFd, Instant)>>>,
+    /// Connections to those that are free.
+    idle: Arc<Mutex<Vec<OwnedFd>>>,
     turns: Arc<Semaphore>,
     /// Watches last, and must leave room for those of others.
     watches: Arc<Semaphore>,
@@ -107,10 +105,7 @@ impl Workers {
                 .unwrap_or_else(PoisonError::into_inner)
                 .pop()
         };
-        while let Some((socket, since)) = idle() {
-            if since.elapsed() > FRESH_FOR {
-                continue;
-            }
+        while let Some(socket) = idle() {
             let connection = Connection::new(socket).map_err(|error| self.link.failed(error))?;
             if connection.send(request).await.is_ok() {
                 return Ok(connection);
@@ -170,9 +165,8 @@ impl Workers {
     pub(super) fn release(&self, worker: Worker) {
         let socket = worker.connection.into_socket();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(_, since)| since.elapsed() <= FRESH_FOR);
         if idle.len() < IDLE_WORKERS {
-            idle.push((socket, Instant::now()));
+            idle.push(socket);
         }
     }
 
