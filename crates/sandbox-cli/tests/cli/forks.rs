@@ -57,4 +57,10 @@ fn forks_start_from_the_files_of_another_sandbox() {
     assert_eq!(made[0]["ownership"], "detached");
     home.sandbox(&["kill", &id]).ok();
     home.sandbox(&["fork", &id]).assert_refused(&id);
+    // They live on without it, and leave nothing when they end either.
+    let limited = made[0]["id"].as_str().unwrap();
+    for fork in ids.lines().chain([limited]) {
+        home.sandbox(&["kill", fork]).ok();
+        home.assert_nothing_left(fork);
+    }
 }
