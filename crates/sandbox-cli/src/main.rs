@@ -10,6 +10,7 @@ mod provider;
 mod session;
 mod signals;
 mod stdio;
+mod table;
 mod terminal;
 mod transfer;
 

@@ -6,9 +6,9 @@ use crate::{
     args::InspectArgs,
     output::{self, STRONG, binary},
     provider,
+    table::Listing,
 };
 use anyhow::{Context, Result};
-use comfy_table::{Table, presets};
 use sandbox::{
     CreateOptions, Enforcement, Error, ExitStatus, Limits, Ownership, ProcessInfo, Sandbox,
     SandboxInfo, SandboxProvider, Usage, Wall,
@@ -243,9 +243,7 @@ fn walls(walls: &[Wall]) -> String {
 }
 
 fn table(commands: &[ProcessInfo]) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["NUMBER", "STATE", "TIME", "COMMAND"]);
+    let mut table = Listing::new(["NUMBER", "STATE", "TIME", "COMMAND"]);
     for command in commands {
         let state = command
             .exit
@@ -254,16 +252,9 @@ fn table(commands: &[ProcessInfo]) -> String {
             .elapsed
             .map_or_else(|| "-".to_owned(), output::spell);
         let cells = [command.id.to_string(), state, time, command.argv.join(" ")];
-        table.add_row(cells.map(|cell| output::printable(&cell)));
+        table.row(cells);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let text = table.trim_fmt();
-    match text.split_once('\n') {
-        Some((header, rows)) => format!("{STRONG}{header}{STRONG:#}\n{rows}"),
-        None => text,
-    }
+    table.text()
 }
 
 #[cfg(test)]

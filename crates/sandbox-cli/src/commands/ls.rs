@@ -2,11 +2,11 @@
 
 use crate::{
     args::LsArgs,
-    output::{self, STRONG},
+    output,
     provider::{self, Sandboxes, Silent},
+    table::Listing,
 };
 use anyhow::Result;
-use comfy_table::{ColumnConstraint, Table, presets};
 use sandbox::{Limits, ListOptions, Ownership, SandboxInfo, SandboxState};
 use serde::Serialize;
 use std::{borrow::Cow, collections::BTreeMap, path::Path, time::SystemTime};
@@ -110,9 +110,7 @@ const COLUMNS: [&str; 8] = [
 
 /// The sandboxes for people. Columns that say nothing are left out.
 fn table(sandboxes: &Sandboxes, owner: bool, now: SystemTime) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(COLUMNS);
+    let mut table = Listing::new(COLUMNS);
     let moment = |moment: Option<SystemTime>| {
         moment.map_or_else(|| "-".to_owned(), |moment| output::relative(moment, now))
     };
@@ -137,7 +135,7 @@ fn table(sandboxes: &Sandboxes, owner: bool, now: SystemTime) -> String {
             },
             metadata.join(" "),
         ];
-        table.add_row(cells.map(|cell| output::printable(&cell)));
+        table.row(cells);
     }
     for id in sandboxes
         .silent
@@ -145,23 +143,19 @@ fn table(sandboxes: &Sandboxes, owner: bool, now: SystemTime) -> String {
         .filter_map(|silent| silent.id.as_ref())
     {
         let mut cells = ["-"; COLUMNS.len()].map(str::to_owned);
-        cells[0] = output::printable(id.as_str());
+        cells[0] = id.to_string();
         cells[2] = "unknown".to_owned();
-        table.add_row(cells);
+        table.row(cells);
     }
     let mut infos = sandboxes.answering.iter();
     let metadata = infos.any(|info| !info.metadata.is_empty());
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if (index == 6 && !owner) || (index == 7 && !metadata) {
-            column.set_constraint(ColumnConstraint::Hidden);
-        }
+    if !owner {
+        table.hide(6);
     }
-    let text = table.trim_fmt();
-    match text.split_once('\n') {
-        Some((header, rows)) => format!("{STRONG}{header}{STRONG:#}\n{rows}"),
-        None => text,
+    if !metadata {
+        table.hide(7);
     }
+    table.text()
 }
 
 pub(crate) fn state(state: SandboxState) -> &'static str {

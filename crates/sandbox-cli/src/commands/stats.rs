@@ -1,12 +1,7 @@
 //! `sandbox stats`: what sandboxes use, once or again and again.
 
-use crate::{
-    args::StatsArgs,
-    output::{self, STRONG},
-    provider,
-};
+use crate::{args::StatsArgs, output, provider, table::Listing};
 use anyhow::{Result, bail};
-use comfy_table::{Table, presets};
 use futures_util::{StreamExt, stream};
 use sandbox::{ListOptions, Sandbox, SandboxExt, SandboxId, SandboxProvider, Usage};
 use serde::Serialize;
@@ -153,16 +148,14 @@ const COLUMNS: [&str; 7] = [
 
 /// The rows for people.
 fn table(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(COLUMNS);
+    let mut table = Listing::new(COLUMNS);
     let unknown = || "-".to_owned();
     let size = |bytes: Option<u64>| bytes.map_or_else(unknown, output::binary);
     for row in rows {
         let percent = row.cpu_percent.map(|percent| format!("{percent:.1}%"));
         let processes = row.processes.map(|count| count.to_string());
-        table.add_row([
-            output::printable(&row.id),
+        table.row([
+            row.id.clone(),
             percent.unwrap_or_else(unknown),
             size(row.memory),
             processes.unwrap_or_else(unknown),
@@ -171,14 +164,7 @@ fn table(rows: &[Row]) -> String {
             size(row.written),
         ]);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let text = table.trim_fmt();
-    match text.split_once('\n') {
-        Some((header, rows)) => format!("{STRONG}{header}{STRONG:#}\n{rows}"),
-        None => text,
-    }
+    table.text()
 }
 
 #[cfg(test)]

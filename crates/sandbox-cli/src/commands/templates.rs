@@ -4,9 +4,9 @@ use crate::{
     args::{ImportArgs, TemplatesAction, TemplatesArgs},
     output::{self, STRONG},
     provider,
+    table::Listing,
 };
 use anyhow::{Context, Result};
-use comfy_table::{Table, presets};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sandbox::{
     TemplateId,
@@ -93,10 +93,8 @@ async fn list(local: &LocalProvider, json: bool) -> Result<u8> {
         output::print_json(&all.collect::<Vec<_>>())?;
         return Ok(0);
     }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["NAME", "ID", "FROM", "SIZE", "CREATED", "USED"]);
-    table.add_row(["host", "-", "this machine's own programs", "-", "-", "-"]);
+    let mut table = Listing::new(["NAME", "ID", "FROM", "SIZE", "CREATED", "USED"]);
+    table.row(["host", "-", "this machine's own programs", "-", "-", "-"].map(str::to_owned));
     let now = SystemTime::now();
     for template in &imported {
         let names: Vec<_> = template.names.iter().map(TemplateId::as_str).collect();
@@ -104,7 +102,7 @@ async fn list(local: &LocalProvider, json: bool) -> Result<u8> {
             none if none.is_empty() => "-".to_owned(),
             names => names,
         };
-        table.add_row([
+        table.row([
             names,
             short(template),
             template.origin.to_string(),
@@ -113,7 +111,7 @@ async fn list(local: &LocalProvider, json: bool) -> Result<u8> {
             if template.in_use { "yes" } else { "no" }.to_owned(),
         ]);
     }
-    output::print(table.trim_fmt())?;
+    output::print(table.text())?;
     Ok(0)
 }
 
