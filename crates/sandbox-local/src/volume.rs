@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// - Inside, the folder's owner is `user`, and what `user` writes belongs to that owner. What other users of the sandbox
 ///   write, root included, belongs to nobody of the host. Files of other users of the host show as nobody's.
 /// - No program runs as somebody else for a setuid bit there, and no device is one. What is mounted below is not shown.
+/// - A sandbox that may write to a folder of the host sets no setuid or setgid bits anywhere: on the host such a program
+///   would run with the owner's rights, whoever starts it.
 /// - It is not part of the sandbox's limits, nor of a snapshot, and stays when the sandbox ends.
 ///
 /// # Examples

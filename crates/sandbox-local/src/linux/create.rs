@@ -348,7 +348,7 @@ fn make_in(
         lifetime_ms: lifetime.as_millis() as u64,
         // Until it is handed over, a detached sandbox ends with its maker too.
         owned: true,
-        seccomp: Blob(seccomp::filter().to_vec()),
+        seccomp: Blob(seccomp::filter(volumes::set_id(&volumes)).to_vec()),
         process_cgroup: group.is_some(),
         oom_counter: oom_counter.is_some(),
         weaken: site.weaken,

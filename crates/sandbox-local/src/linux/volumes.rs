@@ -8,6 +8,7 @@ use super::{
     ranges,
     record::{make_private, storage_error},
     remove::remove_tree,
+    seccomp::SetId,
 };
 use crate::VolumeMount;
 use rustix::fs::{Mode, OFlags};
@@ -123,6 +124,17 @@ fn opened(
         },
         name: held.is_some().then(|| mount.source.clone()),
         _held: held,
+    }
+}
+
+/// Whether programs may make setuid files with these volumes: in a folder of the host such a file would make its owner's
+/// rights everybody's.
+pub(crate) fn set_id(volumes: &[Opened]) -> SetId {
+    let is_hosts = |volume: &Opened| volume.name.is_none() && !volume.mount.read_only;
+    if volumes.iter().any(is_hosts) {
+        SetId::Refused
+    } else {
+        SetId::Allowed
     }
 }
 

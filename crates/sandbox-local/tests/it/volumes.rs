@@ -90,7 +90,7 @@ async fn a_folder_is_its_owners_on_both_sides() {
     );
     assert_eq!(place.owner("allowed/work/dir/new"), OWNER);
     // What others inside write belongs to nobody of this machine, whatever they do.
-    let write = "cd /home/user/deep/work; cp /bin/true tool; chmod 6755 tool; stat -c %U tool";
+    let write = "cd /home/user/deep/work; cp /bin/true tool; stat -c %U tool";
     assert_eq!(as_root(&sandbox, write).await, "root\n");
     assert_eq!(place.owner("allowed/work/tool"), (STORAGE, STORAGE));
     // Another sandbox sees the same, a third one from below and read-only.
@@ -205,6 +205,55 @@ async fn links_lead_nowhere_on_the_host() {
     let options = behind.add_to(CreateOptions::new());
     assert!(provider.create(options).await.is_err());
     assert!(fs::symlink_metadata("/bin/data").is_err());
+}
+
+/// Tries to make programs in `/data` that run as their owner and group, in all ways there are; prints how many there are.
+const SET_ID: &str = r#"
+cd /data && python3 -c '
+import ctypes, os
+os.umask(0)
+def call(number, *arguments):
+    ctypes.CDLL(None).syscall(number, *arguments)
+def ignore(attempt):
+    try: attempt()
+    except OSError: pass
+def made(name):
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o755))
+    return name
+ignore(lambda: os.chmod(made("chmod"), 0o6755))
+ignore(lambda: os.fchmod(os.open(made("fchmod"), os.O_RDONLY), 0o4755))
+ignore(lambda: os.close(os.open("open", os.O_CREAT | os.O_WRONLY, 0o6755)))
+ignore(lambda: os.mknod("mknod", 0o104755))
+ignore(lambda: os.link("/proc/self/fd/%d" % os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o4755), "tmp", follow_symlinks=True))
+how = (ctypes.c_uint64 * 3)(os.O_CREAT | os.O_WRONLY, 0o4755, 0)
+call(437, -100, b"openat2", how, 24)
+call(452, -100, made("fchmodat2").encode(), 0o6755, 0)
+'
+find . -perm /6000 | wc -l
+"#;
+
+#[tokio::test]
+async fn no_program_is_left_on_the_host_that_runs_as_its_owner() {
+    let place = Place::new();
+    let provider = place.provider();
+    provider.create_volume("cache").await.unwrap();
+    // In a volume it gives nothing to anybody, so there the attempts show what they are worth.
+    let control = with(&provider, VolumeMount::new("cache", "/data")).await;
+    let made: u32 = sh(&control, SET_ID).await.trim().parse().unwrap();
+    assert!(made >= 6, "{made}");
+    let mount = VolumeMount::new(place.text("allowed/work"), "/data");
+    let sandbox = with(&provider, mount).await;
+    assert_eq!(sh(&sandbox, SET_ID).await, "0\n");
+    assert_eq!(as_root(&sandbox, SET_ID).await, "0\n");
+    for entry in fs::read_dir(place.path("allowed/work")).unwrap() {
+        let mode = entry.unwrap().metadata().unwrap().mode();
+        assert_eq!(mode & 0o6000, 0);
+    }
+    // Where the folder cannot be written to, the sandbox's own files are as ever.
+    let mount = VolumeMount::new(place.text("allowed/work"), "/folder").read_only();
+    let reader = with(&provider, mount).await;
+    let own = "cp /bin/true t; chmod 4755 t; stat -c %a t";
+    assert_eq!(sh(&reader, own).await, "4755\n");
 }
 
 #[tokio::test]

@@ -69,12 +69,23 @@ enum Verdict {
     Limits,
     /// Allowed for some families and protocols.
     Sockets,
+    /// Allowed unless the flags, the first argument here, make a file, and the mode, the second one, has a set-id bit.
+    Opens(u32, u32),
+}
+
+/// Whether programs may make files that run as their owner or group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetId {
+    /// The owner on disk is nobody of this machine.
+    Allowed,
+    /// The owner on disk may be somebody of this machine, as in a folder that is shared.
+    Refused,
 }
 
 /// The filter for user code, as the bytes of a `struct sock_filter[]`.
-pub(crate) fn filter() -> &'static [u8] {
-    static FILTER: OnceLock<Vec<u8>> = OnceLock::new();
-    FILTER.get_or_init(|| program().iter().flat_map(bytes).collect())
+pub(crate) fn filter(set_id: SetId) -> &'static [u8] {
+    static FILTERS: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
+    FILTERS[set_id as usize].get_or_init(|| program(set_id).iter().flat_map(bytes).collect())
 }
 
 fn bytes(op: &Op) -> impl Iterator<Item = u8> + use<> {
@@ -84,7 +95,7 @@ fn bytes(op: &Op) -> impl Iterator<Item = u8> + use<> {
         .chain(op.k.to_ne_bytes())
 }
 
-fn program() -> Vec<Op> {
+fn program(set_id: SetId) -> Vec<Op> {
     let mut ops = vec![
         op(LOAD, ARCHITECTURE),
         // A call in another architecture's numbers means something else: nobody makes one by accident.
@@ -97,11 +108,11 @@ fn program() -> Vec<Op> {
         op(RETURN, KILL),
         op(LOAD, NUMBER),
     ];
-    ops.extend(search(&ranges()));
+    ops.extend(search(&ranges(verdicts(set_id))));
     ops
 }
 
-fn verdicts() -> Vec<(u32, Verdict)> {
+fn verdicts(set_id: SetId) -> Vec<(u32, Verdict)> {
     let number = |call: libc::c_long| call as u32;
     let all = |calls: &[libc::c_long], verdict| {
         calls
@@ -136,13 +147,38 @@ fn verdicts() -> Vec<(u32, Verdict)> {
         ),
         (number(libc::SYS_prlimit64), Verdict::Limits),
     ]);
+    if set_id == SetId::Refused {
+        let others = without_set_id();
+        verdicts.retain(|(number, _)| others.iter().all(|(other, _)| other != number));
+        verdicts.extend(others);
+    }
     verdicts.sort_by_key(|(number, _)| *number);
     verdicts
 }
 
+/// What becomes of the calls that can set a set-id bit where none may be set.
+fn without_set_id() -> Vec<(u32, Verdict)> {
+    let modes = policy::MODES.iter().map(|(call, mode)| {
+        let verdict = Verdict::WithoutBits(argument(*mode), policy::SET_ID);
+        (*call as u32, verdict)
+    });
+    let opens = policy::OPENS.iter().map(|(call, flags, mode)| {
+        let verdict = Verdict::Opens(argument(*flags), argument(*mode));
+        (*call as u32, verdict)
+    });
+    // Its mode is in memory, which a filter does not see. Libraries fall back to `openat`.
+    let unseen = (libc::SYS_openat2 as u32, Verdict::Return(ENOSYS));
+    modes.chain(opens).chain([unseen]).collect()
+}
+
+/// Offset of the low half of an argument, counted from 0.
+fn argument(index: u32) -> u32 {
+    ARGUMENT_0 + 8 * index
+}
+
 /// The verdicts as ranges: each starts at its number and reaches to the next. Everything else does not exist, the calls
 /// of x32 (from 0x4000_0000) and `clone3` (whose flags a filter cannot see; libraries fall back to `clone`) included.
-fn ranges() -> Vec<(u32, Verdict)> {
+fn ranges(verdicts: Vec<(u32, Verdict)>) -> Vec<(u32, Verdict)> {
     let missing = Verdict::Return(ENOSYS);
     let mut ranges = vec![(0, missing)];
     let mut push = |start: u32, verdict: Verdict| match ranges.last_mut() {
@@ -151,7 +187,7 @@ fn ranges() -> Vec<(u32, Verdict)> {
         _ => ranges.push((start, verdict)),
     };
     let mut next = 0;
-    for (number, verdict) in verdicts() {
+    for (number, verdict) in verdicts {
         if number > next {
             push(next, missing);
         }
@@ -216,6 +252,22 @@ fn answer(verdict: Verdict) -> Vec<Op> {
         ],
         Verdict::OneOf(argument, values, other) => check(argument, values, ALLOW, other),
         Verdict::NoneOf(argument, values, listed) => check(argument, values, listed, ALLOW),
+        Verdict::Opens(flags, mode) => {
+            let any = |bits, if_false| Op {
+                code: JUMP_ANY_BIT,
+                if_true: 0,
+                if_false,
+                k: bits,
+            };
+            vec![
+                op(LOAD, flags),
+                any(policy::MAKES, 3),
+                op(LOAD, mode),
+                any(policy::SET_ID, 1),
+                op(RETURN, EPERM),
+                op(RETURN, ALLOW),
+            ]
+        }
         Verdict::Limits => limits(),
         Verdict::Sockets => sockets(),
     }
@@ -276,8 +328,12 @@ mod tests {
     use super::*;
 
     /// Runs the filter as the kernel would.
-    fn run(arch: u32, number: u32, arguments: [u64; 3]) -> u32 {
-        let program = program();
+    fn run(arch: u32, number: u32, [first, second, third]: [u64; 3]) -> u32 {
+        let program = program(SetId::Allowed);
+        interpret(&program, arch, number, [first, second, third, 0])
+    }
+
+    fn interpret(program: &[Op], arch: u32, number: u32, arguments: [u64; 4]) -> u32 {
         let (mut accumulator, mut at) = (0, 0);
         loop {
             let op = program[at];
@@ -306,8 +362,13 @@ mod tests {
 
     #[test]
     fn every_number_gets_the_verdict_of_the_policy() {
-        let listed: std::collections::HashMap<_, _> = verdicts().into_iter().collect();
-        assert_eq!(listed.len(), verdicts().len(), "a call is listed twice");
+        let listed: std::collections::HashMap<_, _> =
+            verdicts(SetId::Allowed).into_iter().collect();
+        assert_eq!(
+            listed.len(),
+            verdicts(SetId::Allowed).len(),
+            "a call is listed twice"
+        );
         for number in (0..1024).chain([0x4000_0000, 0x4000_003b, u32::MAX]) {
             let expected = match listed.get(&number) {
                 Some(Verdict::Return(answer)) => *answer,
@@ -377,13 +438,50 @@ mod tests {
     }
 
     #[test]
+    fn set_id_bits_are_refused_where_their_owner_may_be_somebody() {
+        let call = |set_id, number: libc::c_long, arguments| {
+            interpret(&program(set_id), ARCH, number as u32, arguments)
+        };
+        let (make, temporary) = (libc::O_CREAT as u64, libc::O_TMPFILE as u64);
+        let set = [
+            (libc::SYS_fchmod, [3, 0o4755, 0, 0]),
+            (libc::SYS_fchmodat, [3, 0x1000, 0o2755, 0]),
+            (452, [3, 0x1000, 0o6000, 0]),
+            (libc::SYS_mknodat, [3, 0x1000, 0o10_4755, 0]),
+            (libc::SYS_openat, [3, 0x1000, make, 0o4755]),
+            (libc::SYS_openat, [3, 0x1000, temporary, 0o2755]),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_chmod, [0x1000, 0o4755, 0, 0]),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_creat, [0x1000, 0o4755, 0, 0]),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_mknod, [0x1000, 0o10_2755, 0, 0]),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_open, [0x1000, make, 0o4755, 0]),
+        ];
+        for (number, arguments) in set {
+            assert_eq!(call(SetId::Refused, number, arguments), EPERM, "{number}");
+            assert_eq!(call(SetId::Allowed, number, arguments), ALLOW, "{number}");
+            let plain = arguments.map(|value| value & !0o6000 | value & (make | temporary));
+            assert_eq!(call(SetId::Refused, number, plain), ALLOW, "{number}");
+        }
+        // Whoever makes no file leaves anything in the place of the mode.
+        let plain = [3, 0x1000, libc::O_DIRECTORY as u64, 0o6755];
+        assert_eq!(call(SetId::Refused, libc::SYS_openat, plain), ALLOW);
+        assert_eq!(call(SetId::Refused, libc::SYS_openat2, [0; 4]), ENOSYS);
+        assert_eq!(call(SetId::Refused, libc::SYS_ptrace, [0; 4]), EPERM);
+    }
+
+    #[test]
     fn another_architecture_is_killed() {
         assert_eq!(run(0x4000_0003, 1, [0; 3]), KILL);
     }
 
     #[test]
     fn fits_the_kernel() {
-        assert!(program().len() <= 4096);
-        assert_eq!(filter().len(), program().len() * 8);
+        for set_id in [SetId::Allowed, SetId::Refused] {
+            assert!(program(set_id).len() <= 4096);
+            assert_eq!(filter(set_id).len(), program(set_id).len() * 8);
+        }
     }
 }

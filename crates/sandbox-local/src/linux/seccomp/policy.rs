@@ -130,3 +130,31 @@ pub(super) const INIT: u32 = 1;
 /// crashes in a sandbox, and with a limit of 0 it would run again. A change is answered as if it had been made, because
 /// programs that forbid core files for their own good refuse to work if they cannot.
 pub(super) const FIXED_LIMITS: &[u32] = &[libc::RLIMIT_CORE];
+
+/// Bits of a mode by which a program runs as its owner or group, whoever starts it.
+pub(super) const SET_ID: u32 = 0o6000;
+
+/// Bits of `open` that make a file.
+pub(super) const MAKES: u32 = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
+
+/// Calls that give a file a mode, and which argument that is.
+pub(super) const MODES: &[(c_long, u32)] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    // `fchmodat2`.
+    (452, 2),
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+];
+
+/// Calls that make a file if their flags say so, and which arguments the flags and the mode are.
+pub(super) const OPENS: &[(c_long, u32, u32)] = &[
+    (libc::SYS_openat, 2, 3),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1, 2),
+];
