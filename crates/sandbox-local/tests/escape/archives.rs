@@ -351,6 +351,13 @@ async fn what_no_honest_program_makes() {
             "a file below a file",
             Archive::new().file("a", "").file("a/b", "").bytes(),
         ),
+        (
+            "a name for all",
+            Archive::new()
+                .extended(EntryType::XGlobalHeader, &[("path", "x")])
+                .file("a", "")
+                .bytes(),
+        ),
         ("two sizes", pax("size=99999999999").file("x", "1").bytes()),
         ("a sparse file", strange(b'S').bytes()),
         (

@@ -71,6 +71,19 @@ impl Archive {
         self
     }
 
+    /// An extended header of these records, for the next entry or, by its kind, for all.
+    pub(crate) fn extended(self, kind: EntryType, records: &[(&str, &str)]) -> Self {
+        let records = records.iter().map(|(key, value)| {
+            let rest = format!(" {key}={value}\n");
+            // The length counts its own digits.
+            let with = |digits: usize| rest.len() + digits;
+            let digits = (1..).find(|digits| with(*digits).to_string().len() == *digits);
+            format!("{}{rest}", with(digits.unwrap()))
+        });
+        let text: String = records.collect();
+        self.entry("extended", kind, "", text.as_bytes())
+    }
+
     pub(crate) fn bytes(self) -> Vec<u8> {
         self.0.into_inner().unwrap()
     }
@@ -169,7 +182,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn architecture() -> &'static str {
+/// This machine's architecture, as images call it.
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -12,6 +12,7 @@ mod imports;
 mod leftovers;
 mod life;
 mod limits;
+mod odd_imports;
 #[path = "../ordinary/mod.rs"]
 mod ordinary;
 mod own_limits;

@@ -13,7 +13,7 @@ use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, statat},
     io::Errno,
 };
-use sandbox_core::Result;
+use sandbox_core::{Error, Result};
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -77,14 +77,25 @@ pub(super) fn make(directory: &Path, manifest: &Manifest) -> Result<Layer> {
         Addition::begin(&directory.join("root"), &new)?.fill(&manifest.shell)?;
         fs::rename(&new, &place)
     };
-    make().map_err(|error| storage_error(error, "the template could not be prepared"))?;
+    make().map_err(not_prepared)?;
     Ok(layer())
+}
+
+fn not_prepared(error: io::Error) -> Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOTDIR | Errno::LOOP) => {
+            let message = "the tree has something else where a sandbox needs a directory or a file";
+            let cause = error.to_string();
+            let error = Error::invalid(message).with_source(error);
+            error.with_context("cause", cause)
+        }
+        _ => storage_error(error, "the template could not be prepared"),
+    }
 }
 
 /// The shell of a tree, for `Command::shell`.
 pub(super) fn shell(root: &Path) -> Result<String> {
-    let failed = |error| storage_error(error, "the template could not be prepared");
-    let root = open_root(root).map_err(failed)?;
+    let root = open_root(root).map_err(not_prepared)?;
     let has = |path: &&str| {
         let found = open_inside(&root, path, OFlags::PATH);
         let status = found.and_then(|found| Ok(fstat(found)?));
@@ -161,6 +172,10 @@ impl Addition {
         self.accounts(shell)?;
         self.write("usr/local/bin/sudo", zygote::AGENT, 0o755)?;
         let real = self.place("usr/bin/sudo")?;
+        // Where one of the two directories is a link to the other, it is there.
+        if real.symlink_metadata().is_ok() {
+            return Ok(());
+        }
         symlink("/usr/local/bin/sudo", &real)?;
         own(&real, 0)
     }
@@ -219,11 +234,7 @@ impl Addition {
             let found = match open_inside(&self.root, &next, flags) {
                 Ok(found) => Some(found),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => {
-                    let message =
-                        format!("the tree has something else for the directory {path}: {error}");
-                    return Err(io::Error::new(error.kind(), message));
-                }
+                Err(error) => return Err(error),
             };
             inside = match &found {
                 Some(found) => self.inside(found)?,

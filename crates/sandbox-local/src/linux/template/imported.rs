@@ -202,7 +202,8 @@ pub(super) fn remove(templates: &Path, id: &TemplateId, used: &dyn Fn() -> InUse
     if removed.map_err(failed)? {
         return Ok(true);
     }
-    let message = "the template is in use: kill the sandboxes made from it first";
+    let message =
+        "the template is in use: kill the sandboxes and remove the snapshots made from it first";
     Err(Error::new(ErrorKind::InvalidState, message).with_context("template", id))
 }
 

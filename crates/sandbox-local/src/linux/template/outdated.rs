@@ -94,6 +94,10 @@ pub(super) fn remove_one(
     if lock.try_lock().is_err() || used().is_none_or(|used| used.contains(name)) {
         return Ok(false);
     }
+    // Somebody else may have removed it before the lock was ours, and a third one have made it anew.
+    if fs::metadata(&path).map(|found| found.ino()).ok() != Some(lock.metadata()?.ino()) {
+        return Ok(false);
+    }
     before()?;
     fs::rename(&path, &going)?;
     remove_tree(&going)?;
@@ -138,6 +142,23 @@ mod tests {
         assert_eq!(remove(in_use(&[])), ["host-2"]);
         let left = fs::read_dir(templates.path()).unwrap().count();
         assert_eq!(left, ["host-1", "hosts", "other-1"].len());
+    }
+
+    #[test]
+    fn one_that_was_made_anew_meanwhile_stays() {
+        let templates = tempfile::tempdir().unwrap();
+        let path = templates.path().join("host-1");
+        fs::create_dir(&path).unwrap();
+        let held = std::cell::Cell::new(None);
+        let used = || {
+            fs::rename(&path, templates.path().join("elsewhere")).unwrap();
+            fs::create_dir(&path).unwrap();
+            held.set(hold(&path).unwrap());
+            in_use(&[])
+        };
+        let removed = remove_one(templates.path(), "host-1", &used, &mut || Ok(()));
+        assert!(!removed.unwrap());
+        assert!(path.exists() && held.take().is_some());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     collections::HashSet,
     io::{self, Read},
 };
-use tar::{Archive, EntryType, PaxExtensions};
+use tar::{Archive, EntryType};
 
 /// Longest extended header, in bytes.
 const LONGEST_HEADER: u64 = 1024 * 1024;
@@ -20,6 +20,9 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What other names begin with that are for the maker of the layer.
 const OWN: &[u8] = b".wh..wh.";
+
+/// What keys of extended headers begin with that are extended attributes.
+const ATTRIBUTES: [&[u8]; 3] = [b"SCHILY.xattr.", b"SCHILY.acl.", b"LIBARCHIVE.xattr."];
 
 /// What has come about an archive as a whole.
 #[derive(Debug, Default)]
@@ -42,8 +45,8 @@ impl Found {
     }
 }
 
-/// What extended headers say about the entry after them.
-#[derive(Debug, Default)]
+/// What extended headers say about the entry after them, or about all.
+#[derive(Debug, Default, Clone)]
 struct Extended {
     name: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
@@ -61,21 +64,22 @@ struct Extended {
 pub(crate) fn read(archive: impl Read, is_layer: bool, sink: &mut dyn Sink) -> Result<Found> {
     let mut archive = Archive::new(archive);
     let mut found = Found::default();
-    let mut extended = Extended::default();
+    let (mut extended, mut global) = (Extended::default(), Extended::default());
     for part in archive.entries().map_err(damaged)?.raw(true) {
         let mut part = part.map_err(damaged)?;
         let kind = part.header().entry_type();
         if is_extension(kind) {
-            read_extension(&mut part, kind, &mut extended)?;
+            if kind.is_pax_global_extensions() {
+                read_extension(&mut part, kind, &mut global)?;
+                global.check_global()?;
+            } else {
+                read_extension(&mut part, kind, &mut extended)?;
+            }
             sink.header()?;
             continue;
         }
-        let entry = describe(
-            part.header(),
-            std::mem::take(&mut extended),
-            is_layer,
-            &mut found,
-        )?;
+        let own = std::mem::take(&mut extended).or(&global);
+        let entry = describe(part.header(), own, is_layer, &mut found)?;
         match entry {
             Some(entry) => sink.entry(&entry, &mut part)?,
             None => sink.header()?,
@@ -110,18 +114,49 @@ fn read_extension(part: &mut impl Read, kind: EntryType, extended: &mut Extended
         *field = Some(bytes);
         return Ok(());
     }
-    if kind.is_pax_global_extensions() {
-        // Comments of the archive's maker; what else could be in it nobody writes.
-        return Ok(());
-    }
-    for record in PaxExtensions::new(&bytes) {
-        let record = record.map_err(damaged)?;
-        extended.set(record.key_bytes(), record.value_bytes())?;
+    let mut left = &*bytes;
+    while !left.is_empty() {
+        let (key, value);
+        (key, value, left) =
+            split_record(left).ok_or_else(|| hostile("an extended header is damaged"))?;
+        extended.set(key, value)?;
     }
     Ok(())
 }
 
+/// Key and value of the first record of an extended header, and what follows. Its length, which comes first, is what it
+/// ends by: a value may have line feeds.
+fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = bytes.iter().position(|byte| *byte == b' ')?;
+    let length = str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let (record, rest) = bytes.split_at_checked(length)?;
+    let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], rest))
+}
+
 impl Extended {
+    /// This, and what `global` says of all entries where this says nothing.
+    fn or(self, global: &Self) -> Self {
+        Self {
+            uid: self.uid.or(global.uid),
+            gid: self.gid.or(global.gid),
+            modified: self.modified.or(global.modified),
+            attributes: self.attributes || global.attributes,
+            ..self
+        }
+    }
+
+    /// Refuses what can be true of one entry only.
+    fn check_global(&self) -> Result<()> {
+        if self.name.is_some() || self.target.is_some() || self.size.is_some() {
+            return Err(hostile(
+                "an extended header gives all entries the same name or size",
+            ));
+        }
+        Ok(())
+    }
+
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let number = || {
             let text = str::from_utf8(value).ok();
@@ -139,7 +174,7 @@ impl Extended {
             // Before 1970 is as good as then.
             b"mtime" => self.modified = Some(number().unwrap_or(0)),
             key if key.starts_with(b"GNU.sparse") => return Err(sparse()),
-            key if key.starts_with(b"SCHILY.xattr.") || key.starts_with(b"LIBARCHIVE.xattr.") => {
+            key if ATTRIBUTES.iter().any(|start| key.starts_with(start)) => {
                 self.attributes = true;
             }
             _ => {}
@@ -261,5 +296,33 @@ impl Found {
         self.mounts += other.mounts;
         self.attributes += other.attributes;
         self.top.extend(other.top);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_end_by_their_length() {
+        let two = b"13 path=a\nb\n\n11 uid=123\n";
+        let (key, value, rest) = split_record(two).unwrap();
+        assert_eq!((key, value), (&b"path"[..], &b"a\nb\n"[..]));
+        let (key, value, rest) = split_record(rest).unwrap();
+        assert_eq!((key, value, rest), (&b"uid"[..], &b"123"[..], &b""[..]));
+        let wrong: [&[u8]; 9] = [
+            b"",
+            b"\0",
+            b"9 path=a",
+            b"11 path=a\n",
+            b"8 path=a\n",
+            b"1 path=a\n",
+            b"-9 path=a\n",
+            b"7 patha\n",
+            b"99999999999999999999999 a=b\n",
+        ];
+        for bytes in wrong {
+            assert_eq!(split_record(bytes), None, "{}", Shown(bytes));
+        }
     }
 }

@@ -91,7 +91,8 @@ impl Image {
 
     /// Compressed size of all layers, as the image says.
     pub(crate) fn size(&self) -> u64 {
-        self.layers.iter().map(|(layer, _)| layer.size()).sum()
+        let sizes = self.layers.iter().map(|(layer, _)| layer.size());
+        sizes.fold(0, u64::saturating_add)
     }
 
     /// Gives the entries of a layer to `sink`, and checks it against its digests.

@@ -1,0 +1,147 @@
+//! Imports of what looks odd, and what honest programs make all the same; and of what is wrong in ways that must be told.
+
+use crate::{
+    images::{Archive, Layout, architecture},
+    support::{State, sh},
+    trees::small_tree,
+};
+use sandbox_core::prelude::*;
+use sandbox_local::{ImportOptions, ImportedTemplate, LocalProvider};
+use serde_json::json;
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use tar::EntryType;
+use tempfile::TempDir;
+
+/// A state without the template `host`, and a small tree to add odd things to.
+struct Place {
+    _state: State,
+    provider: LocalProvider,
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (state, directory) = (State::without_template(), tempfile::tempdir().unwrap());
+        small_tree(&directory.path().join("tree"));
+        Self {
+            provider: state.provider(),
+            _state: state,
+            directory,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    async fn import(&self, archive: Archive) -> Result<ImportedTemplate> {
+        fs::write(self.path("archive"), archive.bytes()).unwrap();
+        self.import_path("archive").await
+    }
+
+    async fn import_path(&self, name: &str) -> Result<ImportedTemplate> {
+        let options = ImportOptions::new();
+        self.provider
+            .import_template(self.path(name), options)
+            .await
+    }
+
+    async fn print(&self, template: &ImportedTemplate, script: &str) -> String {
+        let options = CreateOptions::new().template(template.id.clone());
+        sh(&self.provider.create(options).await.unwrap(), script).await
+    }
+}
+
+#[tokio::test]
+async fn names_and_attributes_may_have_line_feeds() {
+    let place = Place::new();
+    let long = format!("odd/{}\nend", "x".repeat(150));
+    let records = [
+        ("SCHILY.xattr.user.note", "one\n12 path=two\n"),
+        ("path", &*long),
+        ("mtime", "1000000000.25"),
+    ];
+    let archive = Archive::tree(&place.path("tree"));
+    let archive = archive
+        .extended(EntryType::XHeader, &records)
+        .file("short", "contents\n");
+    let template = place.import(archive).await.unwrap();
+    assert_eq!(
+        template.notices,
+        ["1 entries were taken without their extended attributes"]
+    );
+    let look = r#"cd /odd; for name in *; do echo "$name"; cat "$name"; done"#;
+    let expected = format!("{}\ncontents\n", &long[4..]);
+    assert_eq!(place.print(&template, look).await, expected);
+}
+
+#[tokio::test]
+async fn what_is_said_of_all_entries_holds_unless_one_says_otherwise() {
+    let place = Place::new();
+    let archive = Archive::tree(&place.path("tree"))
+        .extended(EntryType::XGlobalHeader, &[("comment", "made by hand")])
+        .extended(EntryType::XGlobalHeader, &[("uid", "7"), ("gid", "8")])
+        .file("of-all", "")
+        .extended(EntryType::XHeader, &[("uid", "9")])
+        .file("own", "");
+    let template = place.import(archive).await.unwrap();
+    let look = "stat -c '%u %g' /of-all /own /bin/sh";
+    assert_eq!(place.print(&template, look).await, "7 8\n9 8\n0 0\n");
+}
+
+#[tokio::test]
+async fn directories_of_programs_may_be_one() {
+    let links = [
+        ("usr/bin", "usr/local/bin", "../bin"),
+        ("usr/local/bin", "usr/bin", "local/bin"),
+    ];
+    for (directory, link, target) in links {
+        let place = Place::new();
+        let programs = place.path("tree/usr/bin");
+        let (real, other) = (
+            place.path("tree").join(directory),
+            place.path("tree").join(link),
+        );
+        fs::create_dir_all(place.path("tree/usr/local")).unwrap();
+        if programs != real {
+            fs::rename(&programs, &real).unwrap();
+        }
+        symlink(target, other).unwrap();
+        let template = place.import_path("tree").await.unwrap();
+        assert_eq!(
+            place.print(&template, "sudo id -u").await,
+            "0\n",
+            "{link} leads to {target}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_tree_that_no_sandbox_can_start_from_is_refused_as_such() {
+    let place = Place::new();
+    for name in ["etc", "usr", "home"] {
+        let error = place.import(Archive::new().file(name, "")).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{name}: {error}");
+    }
+    let loops = Archive::new().link("etc", "etc");
+    let error = place.import(loops).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+}
+
+#[tokio::test]
+async fn layers_that_are_said_to_be_endless_are_refused() {
+    let place = Place::new();
+    let layer = Archive::new().file("a", "").bytes();
+    let mut layout = Layout::new(&place.path("image"));
+    let mut said = layout.blob("layer.v1.tar", &layer);
+    said["size"] = json!(u64::MAX / 2 + 1);
+    let config = json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [said["digest"], said["digest"]]},
+    });
+    layout.manifest("huge", &config, &[said.clone(), said]);
+    let error = place.import_path("image").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+}
