@@ -156,15 +156,26 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
 
 /// An error of the contract for people: not in which call it came up, and nothing twice.
 fn spoken(error: &sandbox::Error) -> String {
-    const FACTS: [&str; 9] = [
+    const FACTS: [&str; 20] = [
         "id",
         "name",
         "template",
+        "snapshot",
+        "volume",
+        "sandbox",
+        "folder",
+        "target",
         "path",
+        "entry",
+        "link",
         "to",
         "directory",
         "user",
         "program",
+        "reference",
+        "references",
+        "digest",
+        "process",
         "cause",
     ];
     let known = FACTS
@@ -194,7 +205,10 @@ fn remedy(error: &anyhow::Error) -> Option<&'static str> {
             "what is root's or another user's needs their rights; name a directory of your own by SANDBOX_STATE_DIR",
         ),
         ErrorKind::StorageFull => Some("`sandbox prune` and `sandbox kill` make room"),
-        ErrorKind::QuotaExceeded => Some(
+        ErrorKind::QuotaExceeded if error.operation() == Some("import") => {
+            Some("--max-size and --max-entries let more be imported")
+        }
+        ErrorKind::QuotaExceeded if matches!(error.operation(), Some("create" | "spawn")) => Some(
             "give the sandbox more with --memory or --processes, or end others with `sandbox kill`",
         ),
         ErrorKind::Unavailable | ErrorKind::Internal => {

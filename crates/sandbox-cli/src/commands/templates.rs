@@ -1,6 +1,7 @@
 //! `sandbox templates`: what sandboxes can start from; imports, shows and removes it.
 
 use crate::{
+    FAILED,
     args::{ImportArgs, TemplatesAction, TemplatesArgs},
     output::{self, STRONG},
     provider,
@@ -227,11 +228,19 @@ struct Removed {
     kept: bool,
 }
 
+/// Removes all that can be. One that cannot is no reason to leave the others.
 async fn remove(local: &LocalProvider, ids: &[String], json: bool) -> Result<u8> {
-    let mut removed = Vec::new();
+    let (mut removed, mut code) = (Vec::new(), 0);
     for id in ids {
         let gone = local.remove_template(&TemplateId::new(id)).await;
-        let gone = gone.with_context(|| format!("cannot remove {}", output::printable(id)))?;
+        let gone = match gone.with_context(|| format!("cannot remove {}", output::printable(id))) {
+            Ok(gone) => gone,
+            Err(error) => {
+                output::report(&error);
+                code = FAILED;
+                continue;
+            }
+        };
         if !json {
             let kept = if gone { "" } else { " (it has other names)" };
             output::print(format_args!("{}{kept}", output::printable(id)))?;
@@ -244,5 +253,5 @@ async fn remove(local: &LocalProvider, ids: &[String], json: bool) -> Result<u8>
     if json {
         output::print_json(&removed)?;
     }
-    Ok(0)
+    Ok(code)
 }

@@ -1,11 +1,12 @@
 //! `sandbox volumes`: directories that sandboxes share and that outlive them.
 
 use crate::{
+    FAILED,
     args::{VolumeNames, VolumesAction, VolumesArgs},
     output, provider,
 };
 use anyhow::{Context, Result};
-use sandbox::local::LocalProvider;
+use sandbox::{Error, local::LocalProvider};
 use std::path::Path;
 
 pub(crate) async fn volumes(state_dir: Option<&Path>, args: VolumesArgs) -> Result<u8> {
@@ -16,20 +17,35 @@ pub(crate) async fn volumes(state_dir: Option<&Path>, args: VolumesArgs) -> Resu
         None => list(&local, args.json).await,
         Some(VolumesAction::Ls(ls)) => list(&local, args.json || ls.json).await,
         Some(VolumesAction::Create(VolumeNames { names, json })) => {
-            for name in &names {
-                let made = local.create_volume(name).await;
-                made.context("cannot make the volume")?;
-            }
-            show(&names, json)
+            let make = async |name: &str| local.create_volume(name).await;
+            each(&names, json, "cannot make the volume", make).await
         }
         Some(VolumesAction::Rm(VolumeNames { names, json })) => {
-            for name in &names {
-                let removed = local.remove_volume(name).await;
-                removed.context("cannot remove the volume")?;
-            }
-            show(&names, json)
+            let remove = async |name: &str| local.remove_volume(name).await;
+            each(&names, json, "cannot remove the volume", remove).await
         }
     }
+}
+
+/// Does it to all. One that cannot be is no reason to leave the others out.
+async fn each(
+    names: &[String],
+    json: bool,
+    cannot: &'static str,
+    act: impl AsyncFn(&str) -> Result<(), Error>,
+) -> Result<u8> {
+    let (mut done, mut code) = (Vec::new(), 0);
+    for name in names {
+        match act(name).await.context(cannot) {
+            Ok(()) => done.push(name.clone()),
+            Err(error) => {
+                output::report(&error);
+                code = FAILED;
+            }
+        }
+    }
+    show(&done, json)?;
+    Ok(code)
 }
 
 async fn list(local: &LocalProvider, json: bool) -> Result<u8> {
@@ -37,10 +53,11 @@ async fn list(local: &LocalProvider, json: bool) -> Result<u8> {
     if names.is_empty() && !json {
         output::remark("there are no volumes; `sandbox volumes create` makes one");
     }
-    show(&names, json)
+    show(&names, json)?;
+    Ok(0)
 }
 
-fn show(names: &[String], json: bool) -> Result<u8> {
+fn show(names: &[String], json: bool) -> Result<()> {
     if json {
         output::print_json(&names)?;
     } else {
@@ -48,5 +65,5 @@ fn show(names: &[String], json: bool) -> Result<u8> {
             output::print(name)?;
         }
     }
-    Ok(0)
+    Ok(())
 }

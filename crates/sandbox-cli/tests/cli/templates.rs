@@ -85,7 +85,9 @@ fn what_cannot_be_imported_is_named() {
     let tree = directory.path().join("tree");
     fs::create_dir(&tree).unwrap();
     fs::write(tree.join("big"), vec![1; 5000]).unwrap();
-    import(&tree, &["--max-size", "4K"]).assert_refused("more than 4096 bytes");
+    let large = import(&tree, &["--max-size", "4K"]);
+    large.assert_refused("more than 4096 bytes");
+    large.assert_refused("--max-entries let more be imported");
     import(&tree, &["--max-entries", "1"]).assert_refused("more than 1 entries");
     import(&tree, &["--name", "host"]).assert_refused("cannot have this name");
     import(&tree, &["--ref", "x"]).assert_refused("only an OCI layout");
