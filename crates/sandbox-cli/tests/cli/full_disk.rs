@@ -127,6 +127,21 @@ fn a_template_that_finds_no_room_leaves_nothing_half_made() {
     let disk = Disk::new();
     disk.fill();
     assert_says_so(&disk.home.sandbox(&["run", "-c", "print(1)"]));
+    // What little room there is, is there again.
+    let half_made = disk.mounted.0.join("templates/.new");
+    let ballast = File::options()
+        .write(true)
+        .open(disk.mounted.0.join("ballast"))
+        .unwrap();
+    let length = ballast.metadata().unwrap().len();
+    ballast.set_len(length - (4 << 20)).unwrap();
+    drop(ballast);
+    assert_says_so(&disk.home.sandbox(&["run", "-c", "print(1)"]));
+    assert!(!half_made.exists());
+    // Also if whoever made it was ended.
+    fs::create_dir_all(half_made.join("root/etc")).unwrap();
+    assert_eq!(disk.home.sandbox(&["prune"]).ok(), "template .new\n");
+    assert!(!half_made.exists());
     disk.empty();
     assert_eq!(disk.home.sandbox(&["run", "-c", "print(1)"]).ok(), "1\n");
 }

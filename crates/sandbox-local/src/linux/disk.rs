@@ -3,10 +3,14 @@
 //!
 //! `<state>/disk.img` is mounted on `<state>/disk` from the first sandbox that needs it on. Who makes something in it holds
 //! `<state>/disk.lock`, shared; who takes it away needs the lock alone, and does so when nothing is left in it.
+//!
+//! It is made no larger than the room that the machine has, so that who fills it gets an error. Where somebody else has
+//! taken that room since, the kernel gives the file system up for writing, for all sandboxes in it. When these are gone it is
+//! mounted anew, with what was on disk, so that no more than they are lost.
 
 use super::record::make_private;
 use rustix::{
-    fs::statvfs,
+    fs::{StatVfsMountFlags, statvfs},
     io::Errno,
     mount::{UnmountFlags, unmount},
 };
@@ -16,6 +20,8 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Name of the directory in which it is mounted.
@@ -31,6 +37,9 @@ const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin
 
 /// Smallest file system that is made.
 const SMALLEST: u64 = 1 << 30;
+
+/// How long the kernel may take to let go of one that nobody uses any more.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Whether this machine has what it takes.
 pub(crate) fn is_possible(release: &str, file_systems: &str) -> bool {
@@ -98,6 +107,8 @@ fn delete(state: &Path, name: &str, held: &File) -> io::Result<()> {
     match run(held, "btrfs", &[&words[..], &[path.as_os_str()]].concat()) {
         // Somebody else was quicker.
         Err(_) if !path.exists() => Ok(()),
+        // It goes when the file system is mounted anew.
+        Err(_) if has_failed(state)? => Ok(()),
         deleted => deleted,
     }
 }
@@ -107,14 +118,12 @@ pub(crate) fn open(state: &Path) -> io::Result<File> {
     let lock = File::create(state.join(LOCK))?;
     loop {
         lock.lock_shared()?;
-        if is_mounted(state)? {
+        if is_mounted(state)? && !has_failed(state)? {
             return Ok(lock);
         }
         lock.unlock()?;
         lock.lock()?;
-        if !is_mounted(state)? {
-            mount(state, &lock)?;
-        }
+        mount_anew(state, &lock)?;
         lock.unlock()?;
     }
 }
@@ -134,8 +143,10 @@ pub(crate) fn tidy(state: &Path, keep: &dyn Fn(&str) -> bool) -> io::Result<()> 
         _ if !image.exists() => return Ok(()),
         _ => {}
     }
-    if !is_mounted(state)? {
-        mount(state, &lock)?;
+    match mount_anew(state, &lock) {
+        // Somebody still has what has failed.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(()),
+        mounted => mounted?,
     }
     let mut kept = false;
     for entry in fs::read_dir(state.join(DIRECTORY))? {
@@ -165,15 +176,66 @@ fn is_mounted(state: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether the kernel lets nobody write any more, as it does once there was no room for what it had taken.
+fn has_failed(state: &Path) -> io::Result<bool> {
+    let status = statvfs(state.join(DIRECTORY))?;
+    Ok(status.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Mounts the file system if it is not, or has failed.
+///
+/// # Errors
+/// `ResourceBusy` while somebody has what has failed.
+fn mount_anew(state: &Path, held: &File) -> io::Result<()> {
+    while is_mounted(state)? {
+        if !has_failed(state)? {
+            return Ok(());
+        }
+        unmount(state.join(DIRECTORY), UnmountFlags::DETACH)?;
+    }
+    require_gone(&state.join(IMAGE))?;
+    mount(state, held)?;
+    if has_failed(state)? {
+        return Err(io::Error::other("the file system for disks is damaged"));
+    }
+    Ok(())
+}
+
+/// Refuses to go on while the kernel has the image: mounted twice, it would be destroyed.
+fn require_gone(image: &Path) -> io::Result<()> {
+    let is_attached = || -> io::Result<bool> {
+        for device in fs::read_dir("/sys/block")? {
+            let file = fs::read(device?.path().join("loop/backing_file"));
+            if file.is_ok_and(|file| file.trim_ascii_end() == image.as_os_str().as_encoded_bytes())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let start = Instant::now();
+    while is_attached()? {
+        if start.elapsed() > GONE_WITHIN {
+            let message = "the machine had no room for what was written to the file system for disks: \
+                           kill the sandboxes that have a large disk";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 fn mount(state: &Path, held: &File) -> io::Result<()> {
     let (image, place) = (state.join(IMAGE), state.join(DIRECTORY));
     if !image.exists() {
         let new = state.join(NEW);
         let around = statvfs(state)?;
-        let size = around
-            .f_blocks
-            .saturating_mul(around.f_frsize)
-            .max(SMALLEST);
+        // What is left is for what the file system writes about the files, and for others.
+        let size = around.f_bavail.saturating_mul(around.f_frsize) / 10 * 9;
+        if size < SMALLEST {
+            let message = "a file system for disks needs more than a GiB of room";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+        }
         File::create(&new)?.set_len(size)?;
         run(
             held,

@@ -1,7 +1,7 @@
 //! Limits hold, and only the offender pays.
 
 use crate::support::{State, sh};
-use sandbox_core::{Enforcement, prelude::*};
+use sandbox_core::{Enforcement, SnapshotOptions, TemplateId, prelude::*};
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
@@ -289,4 +289,50 @@ async fn a_disk_larger_than_memory_is_part_of_a_file_system_that_goes_with_the_l
     provider.prune().unwrap();
     assert_eq!(loop_devices(&state), 0);
     assert!(!state.path().join("disk.img").exists());
+}
+
+#[tokio::test]
+async fn a_file_system_for_disks_that_has_failed_is_mounted_anew_when_nobody_has_it() {
+    let state = State::new();
+    let provider = state.provider();
+    let limits = Limits::new().memory(64 * MIB).disk(100 * MIB);
+    let options = CreateOptions::new().limits(limits);
+    if provider
+        .enforcement(&options)
+        .wall("disk")
+        .unwrap()
+        .enforcement
+        != Enforcement::Enforced
+    {
+        return;
+    }
+    let first = provider.create(options.clone()).await.unwrap();
+    sh(&first, "echo kept > note").await;
+    let kept = first.require_snapshots().unwrap();
+    let kept = kept.snapshot(SnapshotOptions::new()).await.unwrap();
+    // What the kernel does when it cannot write.
+    let mut remount = std::process::Command::new("mount");
+    remount
+        .args(["-o", "remount,ro"])
+        .arg(state.path().join("disk"));
+    assert!(remount.status().unwrap().success());
+    assert_eq!(
+        sh(&first, "touch new 2> /dev/null || cat note").await,
+        "kept\n"
+    );
+    let error = provider.create(options.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("kill the sandboxes"), "{error}");
+    assert!(first.kill().await.unwrap());
+    assert_eq!(state.traces(first.id().as_str()), Default::default());
+    let second = options.template(kept.id.as_str());
+    let second = provider.create(second).await.unwrap();
+    assert_eq!(
+        sh(&second, "cat note; echo more > note; cat note").await,
+        "kept\nmore\n"
+    );
+    assert!(second.kill().await.unwrap());
+    let template = TemplateId::new(kept.id.as_str());
+    assert!(provider.remove_template(&template).await.unwrap());
+    drop(state.provider());
+    assert_eq!(loop_devices(&state), 0);
 }

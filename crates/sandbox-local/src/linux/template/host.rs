@@ -8,7 +8,7 @@ use super::{
     outdated::{self, InUse},
     secrets,
 };
-use crate::linux::{record, zygote};
+use crate::linux::{record, remove::remove_tree, zygote};
 use rustix::{
     fs::{CWD, syncfs},
     mount::{OpenTreeFlags, open_tree},
@@ -29,6 +29,10 @@ use std::{
 
 pub(super) const NAME: &str = "host";
 pub(super) const ALIAS: &str = "base";
+
+/// The template while it is being made, by who holds the lock.
+const NEW: &str = ".new";
+const LOCK: &str = ".lock";
 
 /// Raised when what is generated here changes.
 const VERSION: u32 = 2;
@@ -186,20 +190,37 @@ fn key() -> io::Result<u64> {
 /// Makes the template beside its place and moves it there; two programs at once make it once.
 fn make(templates: &Path, path: &Path) -> io::Result<()> {
     record::make_private(templates)?;
-    let lock = fs::File::create(templates.join(".lock"))?;
+    let lock = fs::File::create(templates.join(LOCK))?;
     lock.lock()?;
     if path.exists() {
         return Ok(());
     }
-    let new = templates.join(".new");
-    if new.exists() {
-        fs::remove_dir_all(&new)?;
+    let new = templates.join(NEW);
+    remove_tree(&new)?;
+    let made = fill(&new).and_then(|()| fs::rename(&new, path));
+    if made.is_err() {
+        // The disk may be full, and is not to stay so for this.
+        remove_tree(&new)?;
     }
+    made
+}
+
+fn fill(new: &Path) -> io::Result<()> {
     make_root(&new.join("root"))?;
     make_usr(&new.join("usr"))?;
     // Else a power cut could leave the name and lose the files, and the name is never made again.
-    syncfs(fs::File::open(&new)?)?;
-    fs::rename(&new, path)
+    Ok(syncfs(fs::File::open(new)?)?)
+}
+
+/// Removes what somebody has left who was ended while making the template; with `only_look` it is but found.
+pub(super) fn sweep(templates: &Path, only_look: bool) -> Option<String> {
+    let new = templates.join(NEW);
+    if !new.exists() {
+        return None;
+    }
+    let lock = fs::File::open(templates.join(LOCK)).ok()?;
+    lock.try_lock().ok()?;
+    (only_look || remove_tree(&new).is_ok()).then(|| NEW.to_owned())
 }
 
 fn make_root(root: &Path) -> io::Result<()> {

@@ -213,5 +213,6 @@ pub(crate) fn prune_at_start(state: &Path, used: &dyn Fn() -> InUse) {
 fn sweep(templates: &Path, only_look: bool) -> Vec<String> {
     let mut names = imported::sweep(templates, only_look);
     names.extend(outdated::sweep(templates, only_look));
+    names.extend(host::sweep(templates, only_look));
     names
 }
