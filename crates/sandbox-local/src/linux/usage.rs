@@ -18,6 +18,9 @@ use std::{
 /// Most files that are looked at; of a sandbox with more its use of the disk is not told.
 const MOST_FILES: u64 = 500_000;
 
+/// Most bytes of the paths of directories that are still to be looked into; a sandbox with more is as one with too many files.
+const MOST_PATHS: usize = 16 << 20;
+
 /// Bytes of a block as `stat(2)` counts them.
 const BLOCK: u64 = 512;
 
@@ -70,18 +73,24 @@ fn sum(text: &str, key: &str) -> u64 {
 ///
 /// The sandbox may change them meanwhile, so it is an estimate; a file with several names counts for each.
 pub(crate) fn of_disk(record: &Path) -> Option<(u64, u64)> {
+    of_disk_within(record, MOST_PATHS)
+}
+
+fn of_disk_within(record: &Path, most_paths: usize) -> Option<(u64, u64)> {
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let open = |dir: &OwnedFd, path: &CStr| openat2(dir, path, directory, Mode::empty(), BELOW);
     let store = rustix::fs::openat(CWD, record.join(STORE), directory, Mode::empty()).ok()?;
     let (mut bytes, mut files) = (0, 0);
-    let mut left = Vec::new();
+    let (mut left, mut left_bytes) = (Vec::new(), 0);
     each(&store, |name, _| {
         // The others are the kernel's own, to work in.
         if name.to_bytes().starts_with(b"u") {
+            left_bytes += name.count_bytes();
             left.push(name.to_owned());
         }
     })?;
     while let Some(path) = left.pop() {
+        left_bytes -= path.count_bytes();
         let opened = match open(&store, &path) {
             Ok(opened) => opened,
             // Gone or replaced meanwhile.
@@ -93,12 +102,13 @@ pub(crate) fn of_disk(record: &Path) -> Option<(u64, u64)> {
             if let Ok(status) = statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) {
                 bytes += u64::try_from(status.st_blocks).unwrap_or(0) * BLOCK;
             }
-            if kind == FileType::Directory && files < MOST_FILES {
+            if kind == FileType::Directory && files < MOST_FILES && left_bytes < most_paths {
                 let below = [path.to_bytes(), b"/", name.to_bytes()].concat();
+                left_bytes += below.len();
                 left.extend(CString::new(below));
             }
         });
-        listed.filter(|()| files < MOST_FILES)?;
+        listed.filter(|()| files < MOST_FILES && left_bytes < most_paths)?;
     }
     Some((bytes, files))
 }
@@ -175,5 +185,17 @@ mod tests {
         let (bytes, files) = of_disk(dir.path()).unwrap();
         assert_eq!(files, 4);
         assert!((100_000..1_000_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn paths_that_take_much_memory_are_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = format!("u0/{}", format!("{}/", "x".repeat(250)).repeat(10));
+        let deep = dir.path().join(STORE).join(deep);
+        for number in 0..20 {
+            fs::create_dir_all(deep.join(number.to_string())).unwrap();
+        }
+        assert_eq!(of_disk_within(dir.path(), 100_000).unwrap().1, 30);
+        assert_eq!(of_disk_within(dir.path(), 40_000), None);
     }
 }
