@@ -15,31 +15,18 @@ use crate::sys::{affinity, file};
 /// Files of `/proc` in whose place others are shown.
 pub(crate) const PROC: [&str; 4] = ["cpuinfo", "loadavg", "meminfo", "stat"];
 
-/// Directories of `/sys`, those above first.
-pub(crate) const SYS_DIRECTORIES: [&str; 8] = [
-    "devices",
-    "devices/system",
-    "devices/system/cpu",
-    "fs",
-    "fs/cgroup",
-    "fs/cgroup/cpu",
-    "fs/cgroup/memory",
-    "fs/cgroup/pids",
-];
-
-/// Files of `/sys`.
-pub(crate) const SYS: [&str; 11] = [
-    "devices/system/cpu/online",
-    "devices/system/cpu/possible",
-    "devices/system/cpu/present",
-    "fs/cgroup/cgroup.controllers",
-    "fs/cgroup/cpu.max",
-    "fs/cgroup/memory.max",
-    "fs/cgroup/pids.max",
-    "fs/cgroup/cpu/cpu.cfs_period_us",
-    "fs/cgroup/cpu/cpu.cfs_quota_us",
-    "fs/cgroup/memory/memory.limit_in_bytes",
-    "fs/cgroup/pids/pids.max",
+/// Directories of the files, those above first.
+const DIRECTORIES: [&str; 10] = [
+    "proc",
+    "sys",
+    "sys/devices",
+    "sys/devices/system",
+    "sys/devices/system/cpu",
+    "sys/fs",
+    "sys/fs/cgroup",
+    "sys/fs/cgroup/cpu",
+    "sys/fs/cgroup/memory",
+    "sys/fs/cgroup/pids",
 ];
 
 /// Most of a file of `/proc` that is looked at, in bytes.
@@ -105,34 +92,63 @@ impl View {
         Self { directory }
     }
 
-    /// Writes what sandboxes of these `limits` are told, and puts this process on as many processors as they show.
-    pub(crate) fn show(self, machine: &Machine, limits: &Limits) -> io::Result<Processors> {
-        let usable = affinity::processors()?;
-        let wanted = limits.cpu_millis.div_ceil(1000) as usize;
-        let count = match wanted {
-            0 => usable.len(),
-            wanted => wanted.min(usable.len()),
-        };
-        let memory = match limits.memory {
-            0 => machine.memory,
-            bytes => bytes.min(machine.memory),
-        };
-        for (name, text) in proc_files(machine, count, memory) {
-            self.write(&format!("proc/{name}"), &text)?;
+    /// Writes what sandboxes of these `limits` are told.
+    pub(crate) fn show(self, machine: &Machine, limits: &Limits) -> io::Result<()> {
+        for (path, text) in files(machine, limits)? {
+            let path = std::ffi::CString::new(path)?;
+            let flags = libc::O_WRONLY | libc::O_TRUNC | libc::O_NOFOLLOW;
+            let file = file::open(self.directory.as_fd(), &path, flags, 0, 0)?;
+            File::from(file).write_all(text.as_bytes())?;
         }
-        for (name, text) in sys_files(count, limits) {
-            self.write(&format!("sys/{name}"), &text)?;
-        }
-        Ok(Processors {
-            chosen: choose(&usable, count),
-        })
+        Ok(())
     }
+}
 
-    fn write(&self, path: &str, text: &str) -> io::Result<()> {
-        let path = std::ffi::CString::new(path)?;
-        let flags = libc::O_WRONLY | libc::O_TRUNC | libc::O_NOFOLLOW;
-        let file = file::open(self.directory.as_fd(), &path, flags, 0, 0)?;
-        File::from(file).write_all(text.as_bytes())
+/// Makes the files in the working directory; where the `limits` are not known yet, empty.
+pub(crate) fn make(machine: &Machine, limits: Option<&Limits>) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    for name in DIRECTORIES {
+        fs::DirBuilder::new().mode(0o555).create(name)?;
+    }
+    let unknown = Limits {
+        memory: 0,
+        cpu_millis: 0,
+        processes: 0,
+    };
+    for (path, text) in files(machine, limits.unwrap_or(&unknown))? {
+        // Where PID 1 has no capabilities it writes them as their owner. Elsewhere they are mounted read-only.
+        let mut options = File::options();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(path)?;
+        if limits.is_some() {
+            file.write_all(text.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The files with their texts.
+fn files(
+    machine: &Machine,
+    limits: &Limits,
+) -> io::Result<impl Iterator<Item = (&'static str, String)>> {
+    let count = count(affinity::processors()?.len(), limits);
+    let memory = match limits.memory {
+        0 => machine.memory,
+        bytes => bytes.min(machine.memory),
+    };
+    let of_proc = proc_files(machine, count, memory);
+    Ok(of_proc.into_iter().chain(sys_files(count, limits)))
+}
+
+/// How many of the `usable` processors are shown.
+fn count(usable: usize, limits: &Limits) -> usize {
+    match limits.cpu_millis.div_ceil(1000) as usize {
+        0 => usable,
+        wanted => wanted.min(usable),
     }
 }
 
@@ -143,6 +159,13 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
+    /// Chooses as many as sandboxes of these `limits` are shown.
+    pub(crate) fn choose(limits: &Limits) -> io::Result<Self> {
+        let usable = affinity::processors()?;
+        let chosen = choose(&usable, count(usable.len(), limits));
+        Ok(Self { chosen })
+    }
+
     /// Puts the process `pid`, 0 for this one, on them.
     pub(crate) fn take(&self, pid: u32) -> io::Result<()> {
         match &self.chosen {
@@ -201,7 +224,7 @@ fn proc_files(machine: &Machine, count: usize, memory: u64) -> [(&'static str, S
     );
     [
         (
-            "cpuinfo",
+            "proc/cpuinfo",
             machine
                 .processors
                 .iter()
@@ -209,9 +232,9 @@ fn proc_files(machine: &Machine, count: usize, memory: u64) -> [(&'static str, S
                 .map(String::as_str)
                 .collect(),
         ),
-        ("loadavg", "0.00 0.00 0.00 1/1 1\n".to_owned()),
-        ("meminfo", meminfo),
-        ("stat", stat),
+        ("proc/loadavg", "0.00 0.00 0.00 1/1 1\n".to_owned()),
+        ("proc/meminfo", meminfo),
+        ("proc/stat", stat),
     ]
 }
 
@@ -236,55 +259,27 @@ fn sys_files(count: usize, limits: &Limits) -> [(&'static str, String); 11] {
         limits.memory
     };
     [
-        ("devices/system/cpu/online", processors.clone()),
-        ("devices/system/cpu/possible", processors.clone()),
-        ("devices/system/cpu/present", processors),
+        ("sys/devices/system/cpu/online", processors.clone()),
+        ("sys/devices/system/cpu/possible", processors.clone()),
+        ("sys/devices/system/cpu/present", processors),
         (
-            "fs/cgroup/cgroup.controllers",
+            "sys/fs/cgroup/cgroup.controllers",
             "cpu memory pids\n".to_owned(),
         ),
         (
-            "fs/cgroup/cpu.max",
+            "sys/fs/cgroup/cpu.max",
             format!("{} {PERIOD}\n", or_max(quota).trim_end()),
         ),
-        ("fs/cgroup/memory.max", or_max(limits.memory)),
-        ("fs/cgroup/pids.max", or_max(limits.processes)),
-        ("fs/cgroup/cpu/cpu.cfs_period_us", format!("{PERIOD}\n")),
-        ("fs/cgroup/cpu/cpu.cfs_quota_us", quota_v1),
+        ("sys/fs/cgroup/memory.max", or_max(limits.memory)),
+        ("sys/fs/cgroup/pids.max", or_max(limits.processes)),
+        ("sys/fs/cgroup/cpu/cpu.cfs_period_us", format!("{PERIOD}\n")),
+        ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota_v1),
         (
-            "fs/cgroup/memory/memory.limit_in_bytes",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes",
             format!("{memory_v1}\n"),
         ),
-        ("fs/cgroup/pids/pids.max", or_max(limits.processes)),
+        ("sys/fs/cgroup/pids/pids.max", or_max(limits.processes)),
     ]
-}
-
-/// Makes the empty files in the directory `place`.
-pub(crate) fn make_files(place: &str) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-    let directory = |name: &str| {
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o555).create(format!("{place}/{name}"))
-    };
-    let file = |name: &str| {
-        let mut options = File::options();
-        // Where PID 1 has no capabilities it writes them as their owner. Elsewhere they are mounted read-only.
-        let options = options.write(true).create_new(true).mode(0o644);
-        options.open(format!("{place}/{name}")).map(drop)
-    };
-    for name in ["proc", "sys"] {
-        directory(name)?;
-    }
-    for name in SYS_DIRECTORIES {
-        directory(&format!("sys/{name}"))?;
-    }
-    for name in PROC {
-        file(&format!("proc/{name}"))?;
-    }
-    for name in SYS {
-        file(&format!("sys/{name}"))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -318,11 +313,11 @@ mod tests {
         };
         let files = sys_files(2, &limits);
         let text = |name: &str| files.iter().find(|file| file.0 == name).unwrap().1.as_str();
-        assert_eq!(text("devices/system/cpu/online"), "0-1\n");
-        assert_eq!(text("fs/cgroup/cpu.max"), "150000 100000\n");
-        assert_eq!(text("fs/cgroup/memory.max"), "536870912\n");
-        assert_eq!(text("fs/cgroup/cpu/cpu.cfs_quota_us"), "150000\n");
-        assert_eq!(text("fs/cgroup/pids.max"), "64\n");
+        assert_eq!(text("sys/devices/system/cpu/online"), "0-1\n");
+        assert_eq!(text("sys/fs/cgroup/cpu.max"), "150000 100000\n");
+        assert_eq!(text("sys/fs/cgroup/memory.max"), "536870912\n");
+        assert_eq!(text("sys/fs/cgroup/cpu/cpu.cfs_quota_us"), "150000\n");
+        assert_eq!(text("sys/fs/cgroup/pids.max"), "64\n");
         let none = sys_files(
             1,
             &Limits {

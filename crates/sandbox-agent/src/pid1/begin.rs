@@ -10,6 +10,7 @@ use super::launch::check_env;
 use super::refusal::Refusal;
 use super::requests::Answer;
 use crate::sys::timer::now;
+use crate::view::Processors;
 
 /// How far the sandbox has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,8 @@ impl Agent {
         let Some((view, machine)) = self.view.take() else {
             return Ok(());
         };
-        let processors = view.show(&machine, limits)?;
+        view.show(&machine, limits)?;
+        let processors = Processors::choose(limits)?;
         processors.take(0)?;
         match &self.reserve {
             Some(reserve) => processors.take(reserve.pid),

@@ -175,12 +175,16 @@ impl Agent {
         }
     }
 
-    fn info(&self, version: u32) -> Answer {
+    fn info(&mut self, version: u32) -> Answer {
         if version != VERSION {
             let message = format!(
                 "this sandbox speaks version {VERSION} of the protocol, not version {version}"
             );
             return Err(Refusal::invalid(message));
+        }
+        if self.next_process == 1 {
+            // Its maker's first question. The first command is not far.
+            self.later(Task::Recruit);
         }
         let remaining = self
             .deadlines

@@ -51,6 +51,12 @@ pub(crate) fn forget_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
+/// Takes [`forget_children`] back.
+pub(crate) fn remember_children() {
+    // SAFETY: as above.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Becomes the parent of every descendant whose own parent ends, as PID 1 of a namespace is anyway.
 pub(crate) fn adopt_orphans() {
     // SAFETY: prctl(2) with integers. It cannot fail with these.

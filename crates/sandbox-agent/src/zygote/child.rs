@@ -16,9 +16,9 @@ use super::root::NewRoot;
 use super::stage::Stage;
 use crate::pid1;
 use crate::sys::{inherit, program, socket};
-use crate::view::{Machine, View};
+use crate::view::{Machine, Processors, View};
 
-/// The message that carries a mount: first `/dev`, then the overlays in order.
+/// The message that carries a mount: first `/dev`, then what covers files of the machine, then the overlays in order.
 pub(crate) const MOUNT: u8 = b'm';
 
 /// The message after which the child is a sandbox of its own.
@@ -33,7 +33,7 @@ pub(crate) fn run(
     machine: Rc<Machine>,
     zygote: OwnedFd,
 ) -> ! {
-    let (reply, view) = match set_up(&request, &descriptors, stage, &machine, &zygote) {
+    let (reply, view) = match set_up(&request, &descriptors, stage, &zygote) {
         Ok(view) => (Reply::Ready { version: VERSION }, view),
         Err(failure) => (failure.into_reply(), None),
     };
@@ -66,7 +66,6 @@ fn set_up(
     request: &Create,
     descriptors: &Descriptors,
     stage: &Stage,
-    machine: &Machine,
     zygote: &OwnedFd,
 ) -> Result<Option<View>, Failure> {
     leave_zygote(descriptors, zygote)?;
@@ -74,15 +73,9 @@ fn set_up(
     let devices = receive_mount(zygote)?;
     confine::become_root(request)?;
     confine::leave_host_namespaces(request)?;
-    let (root, view) = NewRoot::assemble(request, &devices, stage.has_devices(), machine)?;
+    let cover = receive_mount(zygote)?;
     // While the zygote makes the overlays.
-    let (view, processors) = match &request.limits {
-        Some(limits) => {
-            let shown = view.show(machine, limits);
-            (None, Some(shown.during("show the sandbox its limits")?))
-        }
-        None => (Some(view), None),
-    };
+    let (root, view) = NewRoot::assemble(request, &devices, &cover, stage.has_devices())?;
     for overlay in &request.overlays {
         root.attach(&receive_mount(zygote)?, &overlay.target.0)?;
     }
@@ -93,8 +86,10 @@ fn set_up(
         root.attach(&receive_mount(zygote)?, b"/.host")?;
     }
     root.enter()?;
-    if let Some(processors) = processors {
-        processors.take(0).during("take the sandbox's processors")?;
+    if let Some(limits) = &request.limits {
+        Processors::choose(limits)
+            .and_then(|processors| processors.take(0))
+            .during("take the sandbox's processors")?;
     }
     confine::give_up_rights(request)?;
     Ok(view)
@@ -115,7 +110,8 @@ fn leave_zygote(descriptors: &Descriptors, zygote: &OwnedFd) -> Result<(), Failu
             .map(|fd| fd.as_raw_fd()),
     );
     inherit::close_all_but(&keep).during("close the zygote's descriptors")?;
-    inherit::reset_signals().during("reset the signals")?;
+    // All other signals are as the zygote has them, which has reset them.
+    inherit::remember_children();
     inherit::start_session().during("start a session")?;
     inherit::adopt_orphans();
     inherit::set_name(c"sandbox-init");

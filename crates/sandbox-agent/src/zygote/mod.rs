@@ -7,6 +7,7 @@
 
 mod child;
 mod confine;
+mod cover;
 mod devices;
 mod failure;
 mod overlay;
@@ -237,6 +238,7 @@ impl Zygote {
                 .during("hand a mount to the new process")
         };
         send(devices::make(&self.stage, request)?)?;
+        send(cover::make(request, &self.machine)?)?;
         let own = owners::user_namespace(child).during("open the sandbox's user namespace")?;
         let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
         let maps = match &mut self.storage {

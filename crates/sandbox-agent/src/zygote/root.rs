@@ -3,22 +3,23 @@
 //! What does not depend on the overlays is put together aside first, while the zygote still makes them.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::Path;
 
 use sandbox_agent::protocol::zygote::{Create, weaken};
 
 use super::confine;
+use super::cover;
 use super::devices;
 use super::failure::{During as _, Failure};
 use super::stage::{self, ASSEMBLY};
 use crate::sys::mount::{self, NewFilesystem, attribute};
 use crate::sys::namespace;
-use crate::view::{self, Machine, View};
+use crate::view::{self, View};
 
 /// Files and directories of `/proc` that tell of the host or reach it. They are covered by something empty.
 const MASKED_FILES: [&str; 21] = [
@@ -57,6 +58,9 @@ const MASKED_DIRECTORIES: [&str; 7] = [
 /// Parts of `/proc` that stay visible and cannot be changed.
 const READ_ONLY: [&str; 4] = ["bus", "irq", "sys", "sysrq-trigger"];
 
+/// Where the covers are attached, aside.
+const COVERS: &str = "own";
+
 /// The group of terminals.
 const TERMINALS: u32 = 5;
 
@@ -70,16 +74,17 @@ pub(crate) struct NewRoot(());
 impl NewRoot {
     /// Puts together, aside, what comes into the root. The root itself is the first to be attached.
     ///
-    /// `devices` is the file system of `/dev`, without any devices in it if the zygote has those.
+    /// `devices` is the file system of `/dev`, without any devices in it if the zygote has those; `cover` what
+    /// [`cover::make`] has made.
     pub(crate) fn assemble(
         request: &Create,
         devices: &OwnedFd,
+        cover: &OwnedFd,
         zygote_has_devices: bool,
-        machine: &Machine,
-    ) -> Result<(Self, View), Failure> {
+    ) -> Result<(Self, Option<View>), Failure> {
         let weakened = |wall: u32| request.weaken & wall != 0;
-        let view =
-            mount_own(machine).during("mount the sandbox's own files in the place of others")?;
+        let view = cover::attach(cover, &aside(COVERS), request.limits.is_some())
+            .during("mount the sandbox's own files in the place of others")?;
         if weakened(weaken::PROCESSES) {
             bind("/proc", &aside("proc")).during("mount /proc")?;
         } else {
@@ -92,7 +97,7 @@ impl NewRoot {
         attach_devices(devices, !of_host && zygote_has_devices).during("fill /dev")?;
         fill_devices(&size, of_host, request.uid_count).during("fill /dev")?;
         mount_run(&size).during("mount /run")?;
-        bind(&aside("own/sys"), &aside("sys")).during("mount /sys")?;
+        bind(&aside(&format!("{COVERS}/sys")), &aside("sys")).during("mount /sys")?;
         // Every mount that is made, rather than moved, takes a mount namespace of its own for a moment; so none
         // can be made from here on.
         if !weakened(weaken::USER_NAMESPACES) {
@@ -105,7 +110,7 @@ impl NewRoot {
             mask_proc()?;
             for name in view::PROC {
                 bind(
-                    &aside(&format!("own/proc/{name}")),
+                    &aside(&format!("{COVERS}/proc/{name}")),
                     &aside(&format!("proc/{name}")),
                 )
                 .during_with(|| format!("cover /proc/{name}"))?;
@@ -166,35 +171,18 @@ fn place(target: &[u8]) -> io::Result<OwnedFd> {
     Ok(place)
 }
 
-/// A read-only file system of an empty file, an empty directory, and what programs are told of the machine, with which
-/// others are covered. It is the sandbox's own: locks and watches on a shared one would reach from sandbox to sandbox.
-///
-/// What is returned is the only way to write to it.
-fn mount_own(machine: &Machine) -> io::Result<View> {
-    let size = c_path(machine.room().to_string())?;
-    let own = mount_new(
-        c"tmpfs",
-        &[(c"mode", c"0555"), (c"size", &size), (c"nr_inodes", c"64")],
-        PLAIN,
-        &aside("own"),
-    )?;
-    File::create(aside("own/file"))?.set_permissions(Permissions::from_mode(0o444))?;
-    make_directory(aside("own/directory"), 0o555)?;
-    view::make_files(&aside("own"))?;
-    let writable = mount::clone_tree(&c_path(aside("own"))?)?;
-    mount::set_attributes(own.as_fd(), attribute::READ_ONLY, None)?;
-    Ok(View::new(writable))
-}
-
 fn mask_proc() -> Result<(), Failure> {
-    let masks = MASKED_FILES.map(|name| (name, "own/file"));
+    let masks = MASKED_FILES.map(|name| (name, cover::FILE));
     for (name, cover) in masks
         .into_iter()
-        .chain(MASKED_DIRECTORIES.map(|name| (name, "own/directory")))
+        .chain(MASKED_DIRECTORIES.map(|name| (name, cover::DIRECTORY)))
     {
-        bind(&aside(cover), &aside(&format!("proc/{name}")))
-            .or_else(ignore_missing)
-            .during_with(|| format!("mask /proc/{name}"))?;
+        bind(
+            &aside(&format!("{COVERS}/{cover}")),
+            &aside(&format!("proc/{name}")),
+        )
+        .or_else(ignore_missing)
+        .during_with(|| format!("mask /proc/{name}"))?;
     }
     for name in READ_ONLY {
         freeze(&aside(&format!("proc/{name}")))

@@ -150,6 +150,7 @@ impl Groups {
                 if Instant::now() > deadline {
                     return Err(named(error, group));
                 }
+                kill_group(group)?;
                 // What was killed leaves its group when the kernel has come to it; there is nothing to wait on.
                 thread::sleep(Duration::from_millis(1));
             }
@@ -207,24 +208,32 @@ fn hand_down(group: &Path, controllers: &[String]) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills what is in a group and removes it with its children, which commands have.
+/// Removes a group with its children, which commands have; it is an error if anything lives there.
 fn remove_group(group: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(group) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    if fs::write(group.join("cgroup.kill"), "1").is_err() {
-        kill_members(group);
-    }
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_group(&entry.path())?;
-        }
-    }
+    children(group)?.try_for_each(|child| remove_group(&child))?;
     match fs::remove_dir(group) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Kills what is in a group and its children.
+fn kill_group(group: &Path) -> io::Result<()> {
+    if fs::write(group.join("cgroup.kill"), "1").is_ok() {
+        return Ok(());
+    }
+    kill_members(group);
+    children(group)?.try_for_each(|child| kill_group(&child))
+}
+
+fn children(group: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
+    let entries = match fs::read_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        entries => Some(entries?),
+    };
+    let entries = entries.into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(directories.map(|entry| entry.path()))
 }
 
 fn kill_members(group: &Path) {

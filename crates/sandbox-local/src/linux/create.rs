@@ -11,7 +11,7 @@ use super::{
     seccomp,
     site::Site,
     snapshot, socket,
-    store::Store,
+    store::{self, Store},
     template::{self, Layer, Template},
     volumes::{self, Opened as Volume},
 };
@@ -556,7 +556,7 @@ fn make_store(
     };
     let mut overlays = Vec::new();
     for (index, tree) in template.trees.iter().enumerate() {
-        let (upper, work) = (format!("u{index}"), format!("w{index}"));
+        let (upper, work) = (format!("u{index}"), store::work(index));
         make(&upper, 0o755)?;
         make(&work, 0o755)?;
         overlays.push(Overlay {

@@ -105,7 +105,10 @@ impl Made {
         self.lifeline = None;
         // Most of it goes while the kernel takes the sandbox apart; the rest, and what appears meanwhile, goes below.
         let store = locked.path.join(STORE);
-        let _ = store::detach(&store).and_then(|()| remove_tree(&store));
+        let _ = store::detach(&store).and_then(|()| {
+            store::clear(&store);
+            remove_tree(&store)
+        });
         if !wait(self.pidfd.as_fd(), ANSWER_WITHIN) {
             return Err(still_there());
         }
