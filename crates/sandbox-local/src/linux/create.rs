@@ -205,7 +205,8 @@ fn choose_store(host: &Host, limits: &mut Limits, options: &CreateOptions) -> Re
     match chosen {
         Ok(store) => Ok(store),
         Err(reason) if asked.disk.is_some() || asked.inodes.is_some() => {
-            let error = Error::unsupported(format!("a limit on disk or inodes here: {reason}"));
+            let message = format!("this limit on disk or inodes is not supported here: {reason}");
+            let error = Error::new(ErrorKind::Unsupported, message);
             Err(error.with_provider(super::provider::NAME))
         }
         Err(_) => {

@@ -11,7 +11,10 @@ use super::{
     seccomp::SetId,
 };
 use crate::VolumeMount;
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
+};
 use sandbox_agent::protocol::{Blob, zygote};
 use sandbox_core::{Error, ErrorKind, Extensions, Result, SandboxId};
 use std::{
@@ -63,7 +66,55 @@ pub(crate) fn open(shared: &Shared, extensions: Option<&Extensions>) -> Result<V
             "a sandbox has at most {MOST} volumes"
         )));
     }
-    mounts.iter().map(|mount| open_one(shared, mount)).collect()
+    let opened: Result<_> = mounts.iter().map(|mount| open_one(shared, mount)).collect();
+    in_order(opened?)
+}
+
+/// Those that others lie in come first, in whatever order they were asked for.
+fn in_order(mut volumes: Vec<Opened>) -> Result<Vec<Opened>> {
+    volumes.sort_by(|one, other| one.mount.target.0.cmp(&other.mount.target.0));
+    let wrong = |volume: &Opened, message: &'static str| {
+        let target = volume.mount.target.0.escape_ascii();
+        Err(Error::invalid(message).with_context("target", target))
+    };
+    for (index, volume) in volumes.iter().enumerate() {
+        let target = &*volume.mount.target.0;
+        let above = volumes[..index].iter().rev().find_map(|other| {
+            let rest = target.strip_prefix(&*other.mount.target.0)?;
+            let is_inside = rest.first().is_none_or(|byte| *byte == b'/');
+            is_inside.then_some((&other.directory, rest))
+        });
+        match above {
+            Some((_, [])) => return wrong(volume, "two volumes have the same place"),
+            // It would be made there, and stay in a folder where nobody has asked for it.
+            Some((directory, [_, inside @ ..])) if !has_directory(directory, inside) => {
+                return wrong(
+                    volume,
+                    "the volume above has no directory at this place: make it first",
+                );
+            }
+            _ => {}
+        }
+    }
+    Ok(volumes)
+}
+
+fn has_directory(above: &OwnedFd, inside: &[u8]) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(above, inside, flags, Mode::empty(), resolve).is_ok()
+}
+
+/// The error for a volume that has no place, if this is why the sandbox could not be made.
+pub(crate) fn not_mounted(create: &zygote::Create, step: &str, errno: i32) -> Option<Error> {
+    let is_no_directory = [Errno::NOTDIR, Errno::LOOP]
+        .iter()
+        .any(|other| other.raw_os_error() == errno);
+    let target = step.strip_prefix("mount ").filter(|_| is_no_directory)?;
+    let mut targets = create.volumes.iter().map(|volume| &volume.target);
+    targets.find(|other| other.0 == target.as_bytes())?;
+    let message = "the place of a volume is behind a link, or something else than a directory";
+    Some(Error::invalid(message).with_context("target", target.escape_debug()))
 }
 
 fn open_one(shared: &Shared, mount: &VolumeMount) -> Result<Opened> {

@@ -2,7 +2,7 @@
 //!
 //! One zygote per provider value. It ends when its socket closes, so it never outlives the program.
 
-use super::socket;
+use super::{socket, volumes};
 use crate::sys;
 use rustix::io::Errno;
 use sandbox_agent::protocol::{
@@ -88,7 +88,10 @@ impl Zygote {
         };
         match answer {
             (Reply::Created { pid }, Some(pidfd)) => Ok(Created { pid, pidfd }),
-            (Reply::Failed { step, errno }, _) => Err(failed(&step, errno)),
+            (Reply::Failed { step, errno }, _) => {
+                Err(volumes::not_mounted(create, &step, errno)
+                    .unwrap_or_else(|| failed(&step, errno)))
+            }
             _ => Err(Error::new(
                 ErrorKind::Protocol,
                 "the zygote gave an answer that does not fit",

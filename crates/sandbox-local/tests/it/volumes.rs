@@ -172,6 +172,53 @@ async fn what_is_not_allowed_is_refused_before_anything_happens() {
 }
 
 #[tokio::test]
+async fn volumes_lie_in_each_other_where_there_is_a_place() {
+    let place = Place::new();
+    let provider = place.provider();
+    fs::create_dir_all(place.path("allowed/work/inner/x")).unwrap();
+    fs::create_dir(place.path("allowed/second")).unwrap();
+    chown(place.path("allowed/second"), Some(OWNER.0), Some(OWNER.1)).unwrap();
+    fs::write(place.path("allowed/second/note"), "second\n").unwrap();
+    symlink("inner", place.path("allowed/work/link")).unwrap();
+    let second = |target: &str| VolumeMount::new(place.text("allowed/second"), target);
+    let both = |target: &str| {
+        // The one that lies in the other is asked for first.
+        let options = second(target).add_to(CreateOptions::new());
+        VolumeMount::new(place.text("allowed/work"), "/data").add_to(options)
+    };
+    let sandbox = provider.create(both("/data/inner")).await.unwrap();
+    assert_eq!(
+        sh(&sandbox, "cat /data/file /data/inner/note").await,
+        "theirs\nsecond\n"
+    );
+    let three = second("/data/inner-more").add_to(both("/data/inner"));
+    assert!(provider.create(three).await.is_err());
+    let beside = provider.create(both("/data-more")).await.unwrap();
+    assert_eq!(sh(&beside, "cat /data-more/note").await, "second\n");
+    let before = fs::read_dir(place.path("allowed/work")).unwrap().count();
+    for target in [
+        "/data",
+        "/data/new",
+        "/data/new/deep",
+        "/data/file",
+        "/data/link",
+        "/data/link/x",
+    ] {
+        let error = provider.create(both(target)).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::InvalidArgument,
+            "{target}: {error}"
+        );
+    }
+    assert_eq!(
+        fs::read_dir(place.path("allowed/work")).unwrap().count(),
+        before
+    );
+    assert_eq!(place.state.records().len(), 2);
+}
+
+#[tokio::test]
 async fn links_lead_nowhere_on_the_host() {
     let place = Place::new();
     let provider = place.provider();
@@ -203,7 +250,8 @@ async fn links_lead_nowhere_on_the_host() {
     // A place behind a link that the template has is none.
     let behind = VolumeMount::new(place.text("allowed/work"), "/bin/data");
     let options = behind.add_to(CreateOptions::new());
-    assert!(provider.create(options).await.is_err());
+    let error = provider.create(options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     assert!(fs::symlink_metadata("/bin/data").is_err());
 }
 

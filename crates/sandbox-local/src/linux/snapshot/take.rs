@@ -63,12 +63,13 @@ pub(crate) fn take(
         return unchanged(site, record, lowers);
     }
     let new = New::make(&site.state, &lowers).map_err(failed)?;
-    let (trees, copied) = match record.store {
+    let copied = match record.store {
         Store::Subvolume if !new.is_deep(&lowers) => new.share(site, record, &upper, lowers),
         _ => new.copy(&upper, lowers),
-    }
-    .map_err(not_copied)?;
+    };
+    // What somebody removes meanwhile cannot be copied either, and that is the better reason.
     still_there()?;
+    let (trees, copied) = copied.map_err(not_copied)?;
     let manifest = Manifest {
         name,
         created_ms: now_ms(),
