@@ -27,6 +27,7 @@ mod sudo;
 mod token;
 mod workers;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -69,17 +70,23 @@ pub(crate) struct Config {
     pub weaken: u32,
 }
 
-/// Runs the sandbox to its end. To be called as PID 1 of its namespaces, with everything set up.
-///
-/// It fails closed: whatever goes wrong here ends the process, and with it the kernel ends all others.
-pub(crate) fn run(config: Config) -> ! {
+/// A sandbox whose life has not begun.
+#[derive(Debug)]
+pub(crate) struct Prepared(Box<Agent>);
+
+/// Gets everything ready. To be called as PID 1 of its namespaces, with everything set up.
+pub(crate) fn prepare(config: Config) -> io::Result<Prepared> {
     std::panic::set_hook(Box::new(|_| exit(1)));
-    match Agent::new(config) {
-        Ok(mut agent) => {
-            // Only returns with an error of the loop itself, after which nothing can be relied on.
-            let _ = agent.run();
-            exit(1)
-        }
-        Err(_) => exit(1),
+    Agent::new(config).map(|agent| Prepared(Box::new(agent)))
+}
+
+impl Prepared {
+    /// Runs the sandbox to its end.
+    ///
+    /// It fails closed: whatever goes wrong here ends the process, and with it the kernel ends all others.
+    pub(crate) fn run(mut self) -> ! {
+        // Only returns with an error of the loop itself, after which nothing can be relied on.
+        let _ = self.0.run();
+        exit(1)
     }
 }

@@ -214,22 +214,12 @@ pub(crate) fn detach(path: &CStr) -> io::Result<()> {
     super::check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
-/// Makes a character device that everybody may use in the directory `parent`.
-pub(crate) fn make_device(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    major: u32,
-    minor: u32,
-) -> io::Result<()> {
+/// Makes a character device that everybody may use.
+pub(crate) fn make_device(name: &CStr, major: u32, minor: u32) -> io::Result<()> {
     let device = libc::makedev(major, minor);
     // SAFETY: `name` is a C string.
     super::check(unsafe {
-        libc::mknodat(
-            parent.as_raw_fd(),
-            name.as_ptr(),
-            libc::S_IFCHR | 0o666,
-            device,
-        )
+        libc::mknodat(libc::AT_FDCWD, name.as_ptr(), libc::S_IFCHR | 0o666, device)
     })
     .map(drop)
 }

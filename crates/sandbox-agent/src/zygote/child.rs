@@ -33,18 +33,17 @@ pub(crate) fn run(
     machine: Rc<Machine>,
     zygote: OwnedFd,
 ) -> ! {
-    let (reply, view) = match set_up(&request, &descriptors, stage, &zygote) {
-        Ok(view) => (Reply::Ready { version: VERSION }, view),
-        Err(failure) => (failure.into_reply(), None),
+    let view = match set_up(&request, &descriptors, stage, &zygote) {
+        Ok(view) => view,
+        Err(failure) => {
+            let _ = socket::send(zygote.as_fd(), &failure.into_reply().encode(), &[]);
+            program::exit(1);
+        }
     };
-    let told = socket::send(zygote.as_fd(), &reply.encode(), &[]).is_ok();
-    let begin = told
-        && matches!(socket::receive(zygote.as_fd()), Ok(Some(message)) if message.bytes == [BEGIN]);
-    if !begin {
-        program::exit(1);
-    }
-    drop(zygote);
-    pid1::run(pid1::Config {
+    let ready = Reply::Ready { version: VERSION }.encode();
+    let told = socket::send(zygote.as_fd(), &ready, &[]);
+    // While the zygote tells the library.
+    let prepared = pid1::prepare(pid1::Config {
         name: request.name,
         listener: descriptors.listener,
         lifeline: descriptors.lifeline,
@@ -59,7 +58,16 @@ pub(crate) fn run(
         max_processes: request.max_processes,
         seccomp: request.seccomp.0,
         weaken: request.weaken,
-    })
+    });
+    let begins =
+        || matches!(socket::receive(zygote.as_fd()), Ok(Some(message)) if message.bytes == [BEGIN]);
+    match prepared {
+        Ok(prepared) if told.is_ok() && begins() => {
+            drop(zygote);
+            prepared.run()
+        }
+        _ => program::exit(1),
+    }
 }
 
 fn set_up(

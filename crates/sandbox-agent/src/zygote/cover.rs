@@ -17,7 +17,6 @@ use super::failure::{During as _, Failure};
 use super::overlay::ActingAs;
 use super::stage;
 use crate::sys::mount::{self, NewFilesystem, attribute};
-use crate::sys::namespace;
 use crate::view::{self, Machine, View};
 
 /// Covers a file.
@@ -40,10 +39,7 @@ fn build(machine: &Machine, limits: Option<&Limits>) -> io::Result<OwnedFd> {
         fs.set(key, value)?;
     }
     let mount = fs.mount(attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC)?;
-    namespace::change_directory(mount.as_fd())?;
-    let filled = fill(machine, limits);
-    namespace::change_directory(stage::directory("/")?.as_fd())?;
-    filled?;
+    stage::inside(mount.as_fd(), || fill(machine, limits))?;
     if limits.is_some() {
         mount::set_attributes(mount.as_fd(), attribute::READ_ONLY, None)?;
     }

@@ -1,10 +1,11 @@
-//! The file system of `/dev`. Only real root can make device nodes, so the zygote makes it and the child fills it up.
+//! The file system of `/dev`. Only real root can make device nodes, so the zygote makes it; the child mounts more there.
 //! A zygote that is not root keeps mounts of the host's nodes instead, which each child mounts again.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 
 use sandbox_agent::protocol::zygote::{Create, weaken};
 
@@ -21,6 +22,15 @@ const DEVICES: [(&CStr, u32, u32); 6] = [
     (c"random", 1, 8),
     (c"urandom", 1, 9),
     (c"tty", 5, 0),
+];
+
+/// Links to what every process sees as its own: where they lead, and their names.
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
 ];
 
 /// Makes the sandbox's own `/dev`, detached, owned by the sandbox's root.
@@ -44,9 +54,18 @@ fn build(mounted: bool) -> io::Result<OwnedFd> {
         fs.set(key, value)?;
     }
     let mount = fs.mount(attribute::NO_SUID | attribute::NO_EXEC)?;
-    for (name, major, minor) in DEVICES.into_iter().filter(|_| !mounted) {
-        mount::make_device(mount.as_fd(), name, major, minor)?;
-    }
+    stage::inside(mount.as_fd(), || {
+        for (name, major, minor) in DEVICES.into_iter().filter(|_| !mounted) {
+            mount::make_device(name, major, minor)?;
+        }
+        for (target, name) in LINKS {
+            symlink(target, name)?;
+        }
+        let mut builder = DirBuilder::new();
+        ["pts", "shm"]
+            .into_iter()
+            .try_for_each(|name| builder.mode(0o755).create(name))
+    })?;
     Ok(mount)
 }
 

@@ -7,7 +7,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use sandbox_agent::protocol::zygote::{Create, weaken};
@@ -95,7 +95,7 @@ impl NewRoot {
         let size = Size::new(request.tmpfs_size);
         let of_host = weakened(weaken::DEVICES);
         attach_devices(devices, !of_host && zygote_has_devices).during("fill /dev")?;
-        fill_devices(&size, of_host, request.uid_count).during("fill /dev")?;
+        fill_devices(&size, request.uid_count).during("fill /dev")?;
         mount_run(&size).during("mount /run")?;
         bind(&aside(&format!("{COVERS}/sys")), &aside("sys")).during("mount /sys")?;
         // Every mount that is made, rather than moved, takes a mount namespace of its own for a moment; so none
@@ -207,22 +207,8 @@ fn attach_devices(devices: &OwnedFd, kept: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Adds to the devices what the sandbox makes itself.
-fn fill_devices(size: &Size, of_host: bool, uid_count: u32) -> io::Result<()> {
-    if !of_host {
-        for (target, name) in [
-            ("/proc/self/fd", "fd"),
-            ("/proc/self/fd/0", "stdin"),
-            ("/proc/self/fd/1", "stdout"),
-            ("/proc/self/fd/2", "stderr"),
-            ("pts/ptmx", "ptmx"),
-        ] {
-            symlink(target, aside(&format!("dev/{name}")))?;
-        }
-        for name in ["pts", "shm"] {
-            make_directory(aside(&format!("dev/{name}")), 0o755)?;
-        }
-    }
+/// Mounts at the devices what the sandbox makes itself.
+fn fill_devices(size: &Size, uid_count: u32) -> io::Result<()> {
     let terminals = [
         (c"max", c"64"),
         (c"ptmxmode", c"0666"),

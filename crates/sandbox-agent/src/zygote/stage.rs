@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::devices;
@@ -109,11 +109,8 @@ fn build() -> io::Result<OwnedFd> {
     fs.set(c"mode", c"0755")?;
     fs.set(c"size", c"1m")?;
     let root = fs.mount(attribute::NO_SUID | attribute::NO_DEV | attribute::NO_EXEC)?;
-    let back = directory(".")?;
-    namespace::change_directory(root.as_fd())?;
-    let made = make_directories();
-    namespace::change_directory(back.as_fd())?;
-    made.map(|()| root)
+    inside(root.as_fd(), make_directories)?;
+    Ok(root)
 }
 
 /// Mounts the host's devices in the staging tree, which is the working directory.
@@ -149,6 +146,17 @@ fn make_directories() -> io::Result<()> {
         fs::create_dir(format!("{}/{index}", relative(LAYERS)))?;
     }
     Ok(())
+}
+
+/// Does `work` with the root of a detached mount as the working directory.
+pub(crate) fn inside<T>(
+    mount: BorrowedFd<'_>,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    namespace::change_directory(mount)?;
+    let done = work();
+    namespace::change_directory(directory("/")?.as_fd())?;
+    done
 }
 
 /// Opens a directory only as a place.
