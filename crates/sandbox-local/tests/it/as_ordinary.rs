@@ -23,6 +23,7 @@ const HOSTS_ROOT: &str = "the host's root prepares it";
 const LACKING: &[(&str, &str)] = &[
     ("crowds::where_no_process_is_left_for_it_a_file_call_says_so", "there is always one left for PID 1"),
     ("doctor::", HOSTS_ROOT),
+    ("filesystems::", HOSTS_ROOT),
     ("imports::", HOSTS_ROOT),
     ("leftovers::the_file_system_for_large_disks", HOSTS_ROOT),
     ("limits::a_disk_larger_than_memory", DISK),

@@ -7,6 +7,7 @@
 mod as_ordinary;
 mod crowds;
 mod doctor;
+mod filesystems;
 mod images;
 mod imports;
 mod leftovers;

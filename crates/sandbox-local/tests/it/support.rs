@@ -24,7 +24,12 @@ pub(crate) struct State {
 impl State {
     /// A state of its own but for the template, which all tests share.
     pub(crate) fn new() -> Self {
-        let state = Self::without_template();
+        Self::on(&env::temp_dir())
+    }
+
+    /// As [`Self::new`], below `place`.
+    pub(crate) fn on(place: &Path) -> Self {
+        let state = Self::below(place);
         let shared = if ordinary::is_ordinary() {
             env::home_dir().unwrap()
         } else {
@@ -38,8 +43,13 @@ impl State {
 
     /// A state for which the template is made anew.
     pub(crate) fn without_template() -> Self {
+        Self::below(&env::temp_dir())
+    }
+
+    fn below(place: &Path) -> Self {
+        let prefix = str::from_utf8(PREFIX).unwrap();
         Self {
-            directory: TempDir::with_prefix(str::from_utf8(PREFIX).unwrap()).unwrap(),
+            directory: TempDir::with_prefix_in(prefix, place).unwrap(),
         }
     }
 
