@@ -22,6 +22,8 @@ const MOST_TEMPLATES: usize = 4;
 
 /// How long the thread rests before it makes one: whoever has just taken one has work for the processors.
 const REST: Duration = Duration::from_millis(10);
+/// How long it is waited for one that is being made.
+const MADE_WITHIN: Duration = Duration::from_secs(5);
 /// Longest rest, after failures.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
@@ -55,6 +57,8 @@ struct Shelf {
 struct State {
     /// By the templates that are asked for.
     ready: BTreeMap<TemplateId, Shelved>,
+    /// The template from which one is being made.
+    making: Option<TemplateId>,
     /// Counts what is asked for.
     asked: u64,
     taken: u64,
@@ -145,21 +149,30 @@ impl Pool {
         drop(unfit);
     }
 
-    /// Ends those that stand on the template in this directory, which is to go.
-    pub(crate) fn let_go_of(&self, directory: &str) {
-        let mut state = self.shelf.lock();
+    /// Ends those that stand on the template in this directory, which is to go, and makes no more from it.
+    pub(crate) fn let_go_of(&self, site: &Site, directory: &str) {
+        let is_it = |template: &TemplateId| {
+            template::current(template, &site.state).is_ok_and(|name| name == directory)
+        };
         let stands = |waiting: &Waiting| {
             let on = waiting.record.template_directory.as_deref();
             on == Some(directory)
         };
         let mut ended = Vec::new();
-        state.ready.retain(|_, shelved| {
+        let mut state = self.shelf.lock();
+        state.ready.retain(|template, shelved| {
             let (gone, kept): (VecDeque<_>, _) = shelved.waiting.drain(..).partition(stands);
             shelved.waiting = kept;
-            let stays = gone.is_empty();
+            let stays = gone.is_empty() && !is_it(template);
             ended.extend(gone);
             stays
         });
+        // One that is just being made stands on it until it is whole, and then ended.
+        let start = Instant::now();
+        while state.making.as_ref().is_some_and(is_it) && start.elapsed() < MADE_WITHIN {
+            let woken = self.shelf.changed.wait_timeout(state, MADE_WITHIN);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
         drop(state);
         drop(ended);
     }
@@ -251,6 +264,8 @@ impl Shelf {
     fn fill(&self, site: &Site) {
         let mut rest = REST;
         while let Some(template) = self.next_missing(rest) {
+            // What is made and not wanted any more is gone when this is.
+            let _making = Making(self);
             match Waiting::make(site, template.clone()) {
                 Ok(waiting) => {
                     rest = REST;
@@ -291,12 +306,23 @@ impl Shelf {
             let start = *since.get_or_insert_with(Instant::now);
             let left = rest.saturating_sub(start.elapsed());
             if left.is_zero() {
+                state.making = Some(template.clone());
                 return Some(template);
             }
             let woken = self.changed.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         None
+    }
+}
+
+/// As long as it lives one is being made.
+struct Making<'a>(&'a Shelf);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.lock().making = None;
+        self.0.changed.notify_all();
     }
 }
 

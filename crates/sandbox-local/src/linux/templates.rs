@@ -252,7 +252,7 @@ fn remove(shared: &Shared, id: &TemplateId) -> Result<bool> {
     if let Some(pool) = &shared.pool
         && let Ok(directory) = template::current(id, &site.state)
     {
-        pool.let_go_of(&directory);
+        pool.let_go_of(site, &directory);
     }
     template::remove(&site.state, id, &used)
 }
