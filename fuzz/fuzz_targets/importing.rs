@@ -25,6 +25,7 @@ pub(crate) mod import {
     pub(crate) mod directory;
     pub(crate) mod entry;
     pub(crate) mod image;
+    pub(crate) mod layout;
     pub(crate) mod scan;
     pub(crate) mod source;
     pub(crate) mod tree;

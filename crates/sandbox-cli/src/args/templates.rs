@@ -41,16 +41,17 @@ pub(crate) struct TemplatesLsArgs {
     pub(crate) json: bool,
 }
 
-/// Make a template of a directory, a tar archive or an OCI layout, and print its id
+/// Make a template of a directory, a tar archive or an image, and print its id
 ///
-/// Archives may be compressed by gzip or zstd. It is kept under a digest of its contents, so that what was imported before
+/// An image is an OCI layout, or what `docker save` writes. Archives may be compressed by gzip or zstd. It is kept under a digest of its contents, so that what was imported before
 /// takes no space again; a name can be moved to another template. Devices, extended attributes and setuid bits are left
 /// out, and what that concerns is said.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox templates import rootfs.tar.gz --name small\n  \
     debootstrap stable tree && sandbox templates import tree --name debian\n  \
-    sandbox templates import python-image --ref 3.13 --name python:3.13")]
+    sandbox templates import python-image --ref 3.13 --name python:3.13\n  \
+    docker save alpine | gzip > alpine.tar.gz && sandbox templates import alpine.tar.gz")]
 pub(crate) struct ImportArgs {
     /// What to import
     pub(crate) path: PathBuf,
@@ -59,7 +60,7 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
 
-    /// Which image of an OCI layout
+    /// Which image, if there are several
     #[arg(long = "ref", value_name = "REFERENCE")]
     pub(crate) reference: Option<String>,
 

@@ -35,7 +35,7 @@ pub struct ImportProgress {
 pub struct ImportOptions {
     /// A name for it. It may have been another template's until now.
     pub name: Option<String>,
-    /// Which image of an OCI layout, by its reference; without it there must be only one for this machine.
+    /// Which of several images, by its reference; without it there must be only one for this machine.
     pub reference: Option<String>,
     /// Most bytes that its files may have: 16 GiB if this is not set.
     pub max_bytes: u64,
@@ -113,7 +113,7 @@ impl ImportOptions {
 
 impl LocalProvider {
     /// Makes a template of the file tree at `path`: a directory, a tar archive (also compressed by gzip or zstd), or an image
-    /// in an OCI layout. Sandboxes then start from its id or its name.
+    /// in an OCI layout, in an archive of one, or in one of `docker save`. Sandboxes then start from its id or its name.
     ///
     /// # Behavior
     /// - It is kept under a digest of its contents. What was imported before is not kept twice, and two imports of the same

@@ -3,7 +3,7 @@
 //!
 //! The control of those that reach out is a program that unpacks what it is given, in a directory beside a planted one.
 
-use crate::images::{Archive, Layout, gzip, sha256};
+use crate::images::{Archive, Layout, gzip, saved, sha256};
 use sandbox_core::{ErrorKind, Result};
 use sandbox_local::{ImportOptions, ImportedTemplate, LocalProvider};
 use serde_json::json;
@@ -522,6 +522,60 @@ async fn images_that_are_not_what_they_say() {
         refused("a huge index", &huge).await.0,
         ErrorKind::InvalidArgument
     );
+}
+
+#[tokio::test]
+async fn archives_of_images_that_are_not_what_they_say() {
+    let trap = Trap::new();
+    let layer = Archive::new().file("a", "a").bytes();
+    let config = json!({
+        "architecture": arch(),
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+    });
+    let of = |config_path: &str, layers: &[&str]| {
+        let list = json!([{"Config": config_path, "RepoTags": ["x"], "Layers": layers}]);
+        let archive = Archive::new().file("manifest.json", &list.to_string());
+        archive.file("config", &config.to_string())
+    };
+    let outside = format!("{}/secret", trap.outside());
+    let attempts = [
+        ("other contents", of("config", &["l"]).file("l", "other")),
+        ("a missing layer", of("config", &["l"])),
+        ("more layers", of("config", &["config", "config"])),
+        (
+            "a path that leads out",
+            of("config", &["../outside/secret"]),
+        ),
+        ("an absolute path", of("config", &[&outside])),
+        ("a path of nothing", of("", &["."])),
+        (
+            "a link that leads out",
+            of("config", &["l"]).link("l", &outside),
+        ),
+        (
+            "a link that leads up",
+            of("config", &["l"]).link("l", "../outside/secret"),
+        ),
+        (
+            "links in a circle",
+            of("config", &["l"]).link("l", "m").link("m", "l"),
+        ),
+        (
+            "a description that is a link",
+            of("c", &["l"]).link("c", &outside),
+        ),
+    ];
+    for (what, archive) in attempts {
+        let (kind, text) = trap.refused(&archive.bytes(), small()).await;
+        let fits = matches!(kind, ErrorKind::InvalidArgument | ErrorKind::NotFound);
+        assert!(fits, "{what}: {kind:?} {text}");
+    }
+    // One that is what it says.
+    let whole = saved(&[("x", &[layer])]);
+    fs::write(trap.path("archive"), whole.bytes()).unwrap();
+    let imported = trap.import(&trap.path("archive"), small()).await.unwrap();
+    assert_eq!(imported.entries, 1);
 }
 
 fn arch() -> &'static str {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -175,6 +176,44 @@ impl Layout {
         let index = json!({"schemaVersion": 2, "manifests": self.manifests});
         fs::write(self.path.join("index.json"), index.to_string()).unwrap();
     }
+}
+
+/// What `docker save` has written for long: these images, by their names and layers. Layers that came before are links.
+pub(crate) fn saved(images: &[(&str, &[Vec<u8>])]) -> Archive {
+    let mut archive = Archive::new();
+    let (mut list, mut seen) = (Vec::new(), BTreeMap::new());
+    for (name, layers) in images {
+        let digests: Vec<_> = layers.iter().map(|layer| sha256(layer)).collect();
+        let config = json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Env": ["COLOR=blue"]},
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": digests.iter().map(|digest| format!("sha256:{digest}")).collect::<Vec<_>>(),
+            },
+        })
+        .to_string();
+        let config_name = format!("{}.json", sha256(config.as_bytes()));
+        archive = archive.file(&config_name, &config);
+        let mut paths = Vec::new();
+        for (layer, digest) in layers.iter().zip(digests) {
+            let path = format!(
+                "{}/layer.tar",
+                &sha256(format!("{name} {digest}").as_bytes())[..32]
+            );
+            archive = match seen.get(&digest) {
+                Some(first) => archive.link(&path, &format!("../{first}")),
+                None => archive.entry(&path, EntryType::Regular, "", layer),
+            };
+            seen.entry(digest).or_insert_with(|| path.clone());
+            paths.push(path);
+        }
+        list.push(json!({"Config": config_name, "RepoTags": [name], "Layers": paths}));
+    }
+    archive
+        .file("manifest.json", &json!(list).to_string())
+        .file("repositories", "{}")
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {

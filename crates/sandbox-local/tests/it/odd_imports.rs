@@ -1,12 +1,12 @@
 //! Imports of what looks odd, and what honest programs make all the same; and of what is wrong in ways that must be told.
 
 use crate::{
-    images::{Archive, Layout, architecture},
+    images::{Archive, Layout, architecture, gzip, saved, zstd},
     support::{State, sh},
     trees::small_tree,
 };
 use sandbox_core::prelude::*;
-use sandbox_local::{ImportOptions, ImportedTemplate, LocalProvider};
+use sandbox_local::{ImportOptions, ImportedTemplate, LocalProvider, Origin};
 use serde_json::json;
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 use tar::EntryType;
@@ -144,4 +144,66 @@ async fn layers_that_are_said_to_be_endless_are_refused() {
     layout.manifest("huge", &config, &[said.clone(), said]);
     let error = place.import_path("image").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+}
+
+#[tokio::test]
+async fn archives_of_images_are_images() {
+    let place = Place::new();
+    let base = Archive::tree(&place.path("tree"))
+        .file("opt/gone", "")
+        .bytes();
+    let upper = Archive::new()
+        .file("opt/.wh.gone", "")
+        .file("opt/new", "new\n")
+        .bytes();
+    let mut layout = Layout::new(&place.path("image"));
+    layout.image("one", &[base.clone(), upper.clone()]);
+    let direct = place.import_path("image").await.unwrap();
+    let look = "ls /opt; cat /opt/new; echo $COLOR";
+    let packed = Archive::tree(&place.path("image")).bytes();
+    let docker = saved(&[("one:latest", &[base.clone(), upper.clone()])]).bytes();
+    let mut ids = Vec::new();
+    for bytes in [&packed, &gzip(&packed), &docker, &zstd(&docker)] {
+        fs::write(place.path("archive"), bytes).unwrap();
+        let template = place.import_path("archive").await.unwrap();
+        assert_eq!(template.origin, Origin::Image);
+        assert_eq!(place.print(&template, look).await, "new\nnew\nblue\n");
+        ids.push(template.id);
+    }
+    // However it is packed, the image is the same; Docker's own description of it is another one.
+    assert_eq!((&ids[0], &ids[1]), (&direct.id, &direct.id));
+    assert_eq!(ids[2], ids[3]);
+
+    let two = saved(&[
+        ("one:latest", &[base.clone(), upper.clone()]),
+        ("two:latest", &[base, upper.clone(), upper]),
+    ]);
+    let error = place.import(two).await.unwrap_err();
+    assert!(
+        error.to_string().contains("one:latest, two:latest"),
+        "{error}"
+    );
+    let import = async |reference: &str| {
+        let options = ImportOptions::new().reference(reference);
+        place
+            .provider
+            .import_template(place.path("archive"), options)
+            .await
+    };
+    // Its layers are links to those of the first one.
+    let template = import("two:latest").await.unwrap();
+    assert_eq!(place.print(&template, look).await, "new\nnew\nblue\n");
+    let error = import("three").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_tree_that_has_a_file_as_archives_of_images_have_is_a_tree() {
+    let place = Place::new();
+    for text in ["{}", "[]", "[1]", r#"[{"name": "x"}]"#, "nonsense"] {
+        let archive = Archive::tree(&place.path("tree")).file("manifest.json", text);
+        let template = place.import(archive).await.unwrap();
+        assert_eq!(template.origin, Origin::Archive);
+        assert_eq!(place.print(&template, "cat /manifest.json").await, text);
+    }
 }

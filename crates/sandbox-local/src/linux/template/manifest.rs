@@ -23,7 +23,7 @@ pub enum Origin {
     Directory,
     /// A tar archive.
     Archive,
-    /// An image in an OCI layout.
+    /// An image, in an OCI layout or as Docker saves it.
     Image,
     /// A sandbox of this machine.
     Snapshot,

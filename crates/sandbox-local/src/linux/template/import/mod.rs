@@ -8,6 +8,7 @@ pub(crate) mod archive;
 pub(crate) mod directory;
 pub(crate) mod entry;
 pub(crate) mod image;
+pub(crate) mod layout;
 pub(crate) mod scan;
 pub(crate) mod source;
 mod tree;
@@ -35,6 +36,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
 };
 use tree::Tree;
 
@@ -65,7 +67,7 @@ pub(crate) struct Step {
 /// Where a tree comes from.
 enum Origins {
     Directory,
-    Archive(File),
+    Archive(Arc<File>),
     Image(Image),
 }
 
@@ -83,10 +85,18 @@ pub(crate) fn import(templates: &Path, import: &Import<'_>) -> Result<TemplateId
     if let Some(name) = import.name {
         names::check(name)?;
     }
-    let origin = identify(import)?;
-    let scanned = scan(import, &origin)?;
     let written = |error| storage_error(error, "the template could not be written");
     record::make_private(templates).map_err(written)?;
+    let mut origin = identify(import)?;
+    let mut scanned = scan(import, &origin)?;
+    if let Origins::Archive(file) = &origin {
+        if scanned.found.is_image() {
+            origin = decompress_image(import, templates, file)?;
+            scanned = scan(import, &origin)?;
+        } else if import.reference.is_some() {
+            return Err(no_references());
+        }
+    }
     let directory = super::imported::directory_of(&scanned.digest);
     let place = templates.join(&directory);
     let _held = loop {
@@ -127,10 +137,11 @@ fn identify(import: &Import<'_>) -> Result<Origins> {
     };
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if metadata.is_file() {
-        let file = File::open(path).map_err(unreadable)?;
-        if import.reference.is_none() {
-            return Ok(Origins::Archive(file));
+        let file = Arc::new(File::open(path).map_err(unreadable)?);
+        if let Some(image) = Image::in_archive(&file, import.reference)? {
+            return Ok(Origins::Image(image));
         }
+        return Ok(Origins::Archive(file));
     } else if !metadata.is_dir() {
         return Err(Error::invalid(
             "only a directory, an archive or an OCI layout can be imported",
@@ -140,9 +151,39 @@ fn identify(import: &Import<'_>) -> Result<Origins> {
         return Image::open(path, import.reference).map(Origins::Image);
     }
     if import.reference.is_some() {
-        return Err(Error::invalid("only an OCI layout has references"));
+        return Err(no_references());
     }
     Ok(Origins::Directory)
+}
+
+fn no_references() -> Error {
+    Error::invalid("only an OCI layout or an archive of images has references")
+}
+
+/// The image in a compressed archive, whose parts can be read in any order only without the compression.
+fn decompress_image(import: &Import<'_>, templates: &Path, file: &File) -> Result<Origins> {
+    io::Seek::rewind(&mut &*file).map_err(damaged)?;
+    let compressed = Hashing::new(file).reporting(reporting(import, false, file_length(file)));
+    let plain = source::decompress_into(templates, compressed, import.bounds.archive())?;
+    let image = Image::in_archive(&Arc::new(plain), import.reference)?;
+    let unknown = || Error::invalid("the archive has an image of an unknown form");
+    image.map(Origins::Image).ok_or_else(unknown)
+}
+
+fn file_length(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.len())
+}
+
+/// What tells of each piece of a source.
+fn reporting(import: &Import<'_>, writing: bool, total: Option<u64>) -> Rc<dyn Fn(u64) -> bool> {
+    let report = Rc::clone(&import.report);
+    Rc::new(move |read| {
+        report(Step {
+            writing,
+            read,
+            total,
+        })
+    })
 }
 
 fn scan(import: &Import<'_>, origin: &Origins) -> Result<Scanned> {
@@ -154,10 +195,6 @@ fn scan(import: &Import<'_>, origin: &Origins) -> Result<Scanned> {
         removed.push(scan.finish());
         found.add(found_here);
         digest = Some(of);
-    }
-    if matches!(origin, Origins::Archive(_)) && found.is_image() {
-        let message = "this archive holds an image: unpack it, and import the directory if it is an OCI layout";
-        return Err(Error::invalid(message));
     }
     let digest = digest.ok_or_else(|| hostile("the image has no layers"))?;
     Ok(Scanned {
@@ -176,22 +213,15 @@ fn read(
     writing: bool,
     sink: &mut dyn Sink,
 ) -> Result<(Digest, Found)> {
-    let (report, total) = (Rc::clone(&import.report), origin.size());
-    let report: Rc<dyn Fn(u64) -> bool> = Rc::new(move |read| {
-        report(Step {
-            writing,
-            read,
-            total,
-        })
-    });
+    let report = reporting(import, writing, origin.size());
     if !report(0) {
         return Err(directory::cancelled());
     }
     match origin {
         Origins::Directory => directory::read(import.path, sink, &*report),
         Origins::Archive(file) => {
-            io::Seek::rewind(&mut &*file).map_err(damaged)?;
-            let compressed = Hashing::new(file).reporting(report);
+            io::Seek::rewind(&mut &**file).map_err(damaged)?;
+            let compressed = Hashing::new(&**file).reporting(report);
             let read = image::read_archive(compressed, false, import.bounds, sink)?;
             Ok((read.1, read.0))
         }
@@ -214,7 +244,7 @@ impl Origins {
     fn size(&self) -> Option<u64> {
         match self {
             Self::Directory => None,
-            Self::Archive(file) => file.metadata().ok().map(|metadata| metadata.len()),
+            Self::Archive(file) => file_length(file),
             Self::Image(image) => Some(image.size()),
         }
     }

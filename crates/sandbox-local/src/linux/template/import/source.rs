@@ -1,13 +1,17 @@
 //! Bytes of an archive: read from a file, decompressed, counted, and digested on the way.
 
-use super::scan::too_large;
+use super::{archive::damaged, scan::too_large};
+use crate::linux::record::storage_error;
 use flate2::read::MultiGzDecoder;
+use rustix::fs::{Mode, OFlags};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
-use sandbox_core::Error;
+use sandbox_core::{Error, Result};
 use sha2::{Digest as _, Sha256};
 use std::{
     cell::Cell,
+    fs::File,
     io::{self, BufRead, BufReader, Read},
+    path::Path,
     rc::Rc,
 };
 
@@ -165,6 +169,21 @@ pub(crate) fn decompress<'a, R: Read + 'a>(compressed: R) -> io::Result<Box<dyn 
         }));
     }
     Ok(Box::new(input))
+}
+
+/// Decompresses into a file of `directory` that has no name, and goes with this program.
+///
+/// # Errors
+/// `QuotaExceeded` if it has more than `most` bytes without compression.
+pub(crate) fn decompress_into(directory: &Path, compressed: impl Read, most: u64) -> Result<File> {
+    let failed = |error| storage_error(error, "the archive could not be decompressed");
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR);
+    let mut file = File::from(file.map_err(|errno| failed(errno.into()))?);
+    let plain = decompress(compressed).map_err(damaged)?;
+    let (mut bounded, exceeded) = Bounded::new(plain, most);
+    io::copy(&mut bounded, &mut file).map_err(|error| exceeded.or(failed(error)))?;
+    Ok(file)
 }
 
 /// What a zstd frame begins with.
