@@ -8,7 +8,7 @@ use rustix::{
 use sandbox_core::Usage;
 use std::{
     ffi::{CStr, CString},
-    fs,
+    fs, io,
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -49,10 +49,37 @@ pub(crate) fn of_groups(groups: &Groups) -> Usage {
         .map(Duration::from_micros);
     usage.memory = number("memory.usage_in_bytes").or_else(|| number("memory.current"));
     usage.memory_peak = number("memory.max_usage_in_bytes").or_else(|| number("memory.peak"));
-    if let Some(text) = text("io.stat") {
-        (usage.read, usage.written) = (Some(sum(&text, "rbytes=")), Some(sum(&text, "wbytes=")));
-    }
+    let transferred = match text("io.stat") {
+        Some(text) => Some((sum(&text, "rbytes="), sum(&text, "wbytes="))),
+        None => groups.v2.as_deref().and_then(of_processes),
+    };
+    (usage.read, usage.written) = transferred.unzip();
     usage
+}
+
+/// Bytes that the processes of a group and those below it have read from disks and written there. What has ended is in
+/// the sums of those who have waited for it, and so of PID 1. `None` if that is not for us to see.
+fn of_processes(group: &Path) -> Option<(u64, u64)> {
+    let mut all = (0_u64, 0_u64);
+    let mut groups = vec![group.to_owned()];
+    while let Some(group) = groups.pop() {
+        // A group may go at any time, and so may a process.
+        let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        for member in members.lines() {
+            match fs::read_to_string(format!("/proc/{member}/io")) {
+                Ok(text) => {
+                    all.0 = all.0.saturating_add(field(&text, "read_bytes:")?);
+                    all.1 = all.1.saturating_add(field(&text, "write_bytes:")?);
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+                Err(_) => {}
+            }
+        }
+        let entries = fs::read_dir(&group).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        groups.extend(below.map(|entry| entry.path()));
+    }
+    Some(all)
 }
 
 /// The number after `name` in a file with a name and a number in each line.
@@ -162,7 +189,8 @@ mod tests {
         let usage = of_groups(&groups);
         assert_eq!(usage.cpu_time, Some(Duration::from_micros(1500)));
         assert_eq!((usage.memory, usage.memory_peak), (Some(4096), None));
-        assert_eq!((usage.read, usage.written), (None, None));
+        // Nobody lives there.
+        assert_eq!((usage.read, usage.written), (Some(0), Some(0)));
         let usage = of_groups(&Groups {
             v1: Vec::new(),
             v2: Some(second),

@@ -29,6 +29,7 @@ const LACKING: &[(&str, &str)] = &[
     ("limits::a_disk_larger_than_memory", DISK),
     ("limits::a_full_disk_is_an_error", DISK),
     ("limits::a_sandbox_with_a_disk_of_its_own", DISK),
+    ("limits::bytes_are_counted", LIMITS),
     ("limits::half_a_processor_is_half_a_processor", LIMITS),
     ("limits::the_report_says_what_holds", "it says so of root's"),
     ("limits::too_much_memory_ends_the_offender_only_and_is_said", LIMITS),

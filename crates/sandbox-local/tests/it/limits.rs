@@ -336,3 +336,16 @@ async fn a_file_system_for_disks_that_has_failed_is_mounted_anew_when_nobody_has
     drop(state.provider());
     assert_eq!(loop_devices(&state), 0);
 }
+
+#[tokio::test]
+async fn bytes_are_counted_that_programs_wrote_to_disk_before_they_ended() {
+    let state = State::new();
+    let (_provider, sandbox) = state.sandbox().await;
+    let write =
+        Command::shell("head -c 8000000 /dev/zero > data & wait; head -c 1000000 /dev/zero > more");
+    sandbox.exec(write).await.unwrap().check().unwrap();
+    let used = sandbox.require_metrics().unwrap().usage().await.unwrap();
+    let written = used.written.unwrap();
+    assert!((9_000_000..20_000_000).contains(&written), "{written}");
+    assert!(used.read.is_some());
+}
