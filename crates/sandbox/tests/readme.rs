@@ -48,7 +48,7 @@ const CONDITIONS: [(&str, &str); 4] = [
     ),
     (
         "metrics",
-        "yes; bytes read and written where cgroup version 2 counts them",
+        "yes; bytes read and written for root, and where the cgroup counts them",
     ),
 ];
 
