@@ -9,7 +9,7 @@ mod samples;
 #[allow(dead_code, reason = "layouts are made without it")]
 mod images;
 
-use images::{Archive, gzip, sha256, zstd};
+use images::{Archive, gzip, saved, sha256, zstd};
 
 const ACCOUNTS: [&str; 3] = [
     "games\0root:x:0:0:root:/root:/bin/bash\ngames:x:5:60:games:/usr/games:/bin/sh\n\0audio:x:29:games\n",
@@ -28,7 +28,9 @@ fn main() -> io::Result<()> {
     let kinds = archives
         .iter()
         .flat_map(|archive| [0, 1].map(|kind| [&[kind], &**archive].concat()));
-    write(&Path::new(&corpus).join("archives"), kinds)?;
+    let layers = [archives[0].clone(), archives[0].clone()];
+    let images = [&[2], &*saved(&[("x", &layers)]).bytes()].concat();
+    write(&Path::new(&corpus).join("archives"), kinds.chain([images]))?;
     write(
         &Path::new(&corpus).join("layouts"),
         [layout(&archives[0])].into_iter(),
