@@ -5,7 +5,13 @@ use anyhow::Result;
 use crate::{context::Context, report::Outcome};
 
 /// What a program on any system may use. `sandbox-local` answers `Unsupported` there.
-const CRATES: [&str; 4] = ["sandbox-core", "sandbox-layers", "sandbox-local", "sandbox"];
+const CRATES: [&str; 5] = [
+    "sandbox-core",
+    "sandbox-egress",
+    "sandbox-layers",
+    "sandbox-local",
+    "sandbox",
+];
 
 /// Checks these crates for every installed target of another system.
 pub(crate) fn run(context: &Context) -> Result<Outcome> {

@@ -7,6 +7,7 @@ use crate::metadata::{Metadata, Package};
 const LEVEL_0: &[&str] = &["sandbox-core", "sandbox-wire", "sandbox-agent"];
 /// Pieces that providers and tools share.
 const LEVEL_1: &[&str] = &[
+    "sandbox-egress",
     "sandbox-http",
     "sandbox-layers",
     "sandbox-code",
