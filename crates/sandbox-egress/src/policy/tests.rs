@@ -1,3 +1,5 @@
+//! Policies as specified, case by case, and what holds of all of them.
+
 use super::*;
 use proptest::prelude::*;
 
