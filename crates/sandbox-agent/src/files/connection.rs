@@ -9,7 +9,7 @@ use sandbox_agent::protocol::Wire;
 use sandbox_agent::protocol::files::{FileReply, FileRequest};
 
 use super::error::FileError;
-use crate::sys::{file, pipe, socket};
+use crate::sys::{file, pipe, socket, wait};
 
 /// Steps of a long operation between two looks at whether anybody still waits for it.
 const STEPS_PER_LOOK: u32 = 64;
@@ -46,30 +46,42 @@ pub(super) type Outcome<T> = std::result::Result<T, Abort>;
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
+    /// Closed at its other end if a worker without a request had better end.
+    farewell: Option<OwnedFd>,
+    idle: Duration,
+    served: Cell<bool>,
     steps: Cell<u32>,
 }
 
 impl Connection {
-    /// A connection on which a request comes within `idle`, or none.
-    pub(super) fn new(socket: OwnedFd, idle: Duration) -> Self {
-        // It cannot fail for a socket; without it the worker would wait longer.
-        let _ = socket::set_receive_timeout(socket.as_fd(), idle);
+    /// A connection on which a request comes within `idle` and before `farewell` is closed, or none.
+    pub(super) fn new(socket: OwnedFd, farewell: Option<OwnedFd>, idle: Duration) -> Self {
         Self {
             socket,
+            farewell,
+            idle,
+            served: Cell::new(false),
             steps: Cell::new(0),
         }
     }
 
     /// Waits for a request. `None`: there will be no more, or there was none for so long that the worker had better end.
     pub(super) fn receive(&self) -> Result<Option<Result<FileRequest, FileError>>, Gone> {
-        let received = match socket::receive(self.socket.as_fd()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // From here on the peer cannot send, and knows. What it has sent just before is still served.
-                socket::shut_reading(self.socket.as_fd()).map_err(|_| Gone)?;
-                socket::receive(self.socket.as_fd())
-            }
-            received => received,
-        };
+        let waited = [
+            Some(self.socket.as_fd()),
+            // Who has asked for this worker has a first request, which is on its way.
+            self.farewell
+                .as_ref()
+                .filter(|_| self.served.get())
+                .map(OwnedFd::as_fd),
+        ];
+        let [comes, _] = wait::poll(waited, Some(self.idle)).map_err(|_| Gone)?;
+        if !comes {
+            // From here on the peer cannot send, and knows. What it has sent just before is still served.
+            socket::shut_reading(self.socket.as_fd()).map_err(|_| Gone)?;
+        }
+        self.served.set(true);
+        let received = socket::receive(self.socket.as_fd());
         let Some(message) = received.map_err(|_| Gone)? else {
             return Ok(None);
         };
@@ -136,7 +148,20 @@ mod tests {
     #[test]
     fn a_worker_that_nobody_asks_ends_and_the_peer_learns_it_from_the_next_request() {
         let (ours, peer) = socket::pair().unwrap();
-        let connection = Connection::new(ours, Duration::from_millis(1));
+        let connection = Connection::new(ours, None, Duration::from_millis(1));
+        assert!(connection.receive().unwrap().is_none());
+        let error = socket::send(peer.as_fd(), &done().encode(), &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_worker_that_is_sent_away_serves_what_it_was_made_for() {
+        let (ours, peer) = socket::pair().unwrap();
+        let (farewell, stay) = io::pipe().unwrap();
+        let connection = Connection::new(ours, Some(farewell.into()), Duration::from_secs(60));
+        socket::send(peer.as_fd(), &done().encode(), &[]).unwrap();
+        drop(stay);
+        assert_eq!(connection.receive().unwrap(), Some(Ok(done())));
         assert!(connection.receive().unwrap().is_none());
         let error = socket::send(peer.as_fd(), &done().encode(), &[]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -145,7 +170,7 @@ mod tests {
     #[test]
     fn what_came_just_before_is_served() {
         let (ours, peer) = socket::pair().unwrap();
-        let connection = Connection::new(ours, Duration::from_secs(60));
+        let connection = Connection::new(ours, None, Duration::from_secs(60));
         socket::send(peer.as_fd(), &done().encode(), &[]).unwrap();
         socket::shut_reading(connection.socket.as_fd()).unwrap();
         assert_eq!(connection.receive().unwrap(), Some(Ok(done())));

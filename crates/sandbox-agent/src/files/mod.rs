@@ -37,11 +37,12 @@ use crate::sys::file;
 /// How long a worker waits for the next request. Until then the sandbox does not count as idle.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Serves file requests until the peer closes `connection`: one watch, or any number of others.
+/// Serves file requests until the peer closes `connection`, or `farewell` is closed and there is none: one watch, or any
+/// number of others.
 ///
 /// To be called in a process of its own, single-threaded, with uid 0 of the sandbox; it never comes back.
-pub(crate) fn serve(connection: OwnedFd, watches: bool) -> ! {
-    let worker = Worker::new(Connection::new(connection, IDLE), watches);
+pub(crate) fn serve(connection: OwnedFd, farewell: Option<OwnedFd>, watches: bool) -> ! {
+    let worker = Worker::new(Connection::new(connection, farewell, IDLE), watches);
     std::process::exit(i32::from(worker.run().is_err()))
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::begin::Stage;
+use super::claim::Claim;
 use super::connection::Connection;
 use super::deadlines::{Deadlines, Due, after};
 use super::group::Cgroups;
@@ -20,6 +21,7 @@ use super::refusal::Refusal;
 use super::ring::Ring;
 use super::sudo::Sudo;
 use super::token::Token;
+use super::workers::Farewell;
 use crate::sys::epoll::{Epoll, Ready, Watch};
 use crate::sys::program::exit;
 use crate::sys::signal::ChildEnds;
@@ -70,6 +72,7 @@ pub(super) struct Agent {
     pub(super) cgroups: Cgroups,
     pub(super) deadlines: Deadlines,
     pub(super) rest: Rest,
+    pub(super) claim: Claim,
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) processes: Processes,
     /// Main processes that were not waited for yet, by PID.
@@ -88,6 +91,8 @@ pub(super) struct Agent {
     pub(super) watchers: BTreeSet<u32>,
     /// Connections that wait for a file worker, in their order.
     pub(super) waiting_for_worker: VecDeque<u64>,
+    /// Closed if workers without a request are to end.
+    pub(super) farewell: Option<Farewell>,
     /// A process that waits to become the next command.
     pub(super) reserve: Option<Recruit>,
     /// `None` if the sandbox has no `sudo`.
@@ -96,7 +101,7 @@ pub(super) struct Agent {
     /// What is still written to streams of commands that have ended.
     drains: BTreeMap<Token, File>,
     next_connection: u64,
-    tasks: BTreeSet<Task>,
+    pub(super) tasks: BTreeSet<Task>,
     epoll: Epoll,
     children: ChildEnds,
     listener: OwnedFd,
@@ -119,6 +124,7 @@ impl Agent {
             cgroups: Cgroups::new(config.cgroup)?,
             deadlines: Deadlines::new()?,
             rest: Rest::new(),
+            claim: Claim::default(),
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
             pids: BTreeMap::new(),
@@ -129,6 +135,7 @@ impl Agent {
             workers: BTreeSet::new(),
             watchers: BTreeSet::new(),
             waiting_for_worker: VecDeque::new(),
+            farewell: None,
             reserve: None,
             sudo: if config.is_alone { None } else { Sudo::open() },
             next_process: 1,
@@ -305,6 +312,7 @@ impl Agent {
                 Due::Accept => self.accept_again(),
                 Due::Sudo => self.await_sudo(),
                 Due::Reserve => self.dismiss_reserve(),
+                Due::Claim => self.refuse_claim(),
             }
         }
     }

@@ -26,6 +26,8 @@ pub(super) enum Due {
     Idle,
     /// Commands that do not stop go on.
     Pause,
+    /// What has not left by now keeps others from having the sandbox for themselves.
+    Claim,
 }
 
 /// The deadlines of one sandbox.

@@ -133,6 +133,7 @@ impl Agent {
             }
         }
         self.later(Task::Sweep);
+        self.check_claim();
     }
 
     /// Lets a stopped child go on if it is one that the host waits for: a file worker, or a command before its program

@@ -8,6 +8,7 @@ mod agent;
 mod attach;
 mod begin;
 mod child;
+mod claim;
 mod connection;
 mod deadlines;
 mod group;

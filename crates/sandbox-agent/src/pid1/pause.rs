@@ -78,6 +78,11 @@ impl Rest {
         matches!(&self.state, State::Falling(waiting) if waiting.contains(&id))
     }
 
+    /// Whether all commands have stopped for this connection.
+    pub(super) fn is_held_by(&self, id: u64) -> bool {
+        self.holders.contains(&id) && matches!(self.state, State::Asleep)
+    }
+
     /// Refuses what would start something, and could only do so when somebody resumes the sandbox.
     pub(super) fn require_unpaused(&self) -> Result<(), Refusal> {
         if self.is_awake() || !self.asked {
@@ -179,11 +184,13 @@ impl Agent {
 
     /// A connection is gone, for which commands may have had to rest.
     pub(super) fn release(&mut self, id: u64) {
+        self.end_claim(id);
         let before = self.rest.holders.len();
         self.rest.holders.retain(|holder| *holder != id);
         if self.rest.holders.len() < before && !self.must_rest() {
             // If that fails, whoever resumes the sandbox will hear of it.
             self.rest.asked = self.wake().is_err();
+            self.recall_reserve();
         }
     }
 

@@ -51,8 +51,8 @@ impl Agent {
     }
 
     /// Whether the next request of a connection may be taken: not while it, or standard input that it may bring
-    /// more for, is full, nor what is for
-    /// a file worker to come, nor before a pause has come.
+    /// more for, is full, nor what is for a file worker to come, nor before a pause has come, nor while another one has
+    /// the sandbox for itself.
     fn may_serve(&self, id: u64) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return false;
@@ -65,6 +65,8 @@ impl Agent {
             && (connection.shares() || !process.is_some_and(|process| process.stdin.is_waiting()))
             && !self.waiting_for_worker.contains(&id)
             && !self.rest.is_awaited_by(id)
+            && !self.claim.is_awaited_by(id)
+            && self.claim.lets(id)
     }
 
     /// Closes a connection that breaks the protocol.
@@ -132,6 +134,7 @@ impl Agent {
             Request::Shutdown {} => self.end(),
             Request::Pause {} => return self.pause(id),
             Request::Hold {} => return self.hold(id),
+            Request::Claim {} => return self.claim(id),
             Request::Resume {} => self.resume(),
             Request::SetExpiry { pauses, idle_ms } => self.set_expiry(pauses, idle_ms),
             Request::Info { version } => self.info(version),

@@ -54,11 +54,20 @@ impl Agent {
         let Some(sudo) = self.sudo.as_mut() else {
             return;
         };
+        if self.claim.is_made() {
+            // Nothing may be started now. Whoever has connected is there no more.
+            self.unwatch_sudo();
+            return self.try_sudo_again();
+        }
         match fork(None) {
             Ok(Forked::Child) => become_server(&sudo.listener, &self.launcher, &self.cgroups),
             Ok(Forked::Parent(pid)) => sudo.server = Some(pid),
             Err(_) => self.try_sudo_again(),
         }
+        self.unwatch_sudo();
+    }
+
+    fn unwatch_sudo(&self) {
         if let Some(sudo) = &self.sudo {
             self.unwatch(&sudo.listener);
         }

@@ -1,7 +1,7 @@
 //! File workers: the processes that connections for file work are handed to.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, OwnedFd};
 
 use sandbox_agent::protocol::agent::Failure;
 
@@ -16,6 +16,23 @@ const MAX_WORKERS: usize = 64;
 
 /// Most watches at a time. They last as long as somebody wants them, so nobody waits for the end of one.
 const MAX_WATCHERS: usize = 64;
+
+/// What workers without a request look at: they end when the one that writes is gone.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    reader: OwnedFd,
+    _writer: OwnedFd,
+}
+
+impl Farewell {
+    fn new() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        Ok(Self {
+            reader: reader.into(),
+            _writer: writer.into(),
+        })
+    }
+}
 
 impl Agent {
     /// Hands a connection to a new file worker, as soon as there may be one more.
@@ -55,12 +72,18 @@ impl Agent {
             return true;
         }
         let was_worker = self.workers.remove(&pid);
+        self.serve_workers();
+        was_worker
+    }
+
+    /// Hands connections that wait for a worker to new ones.
+    pub(super) fn serve_workers(&mut self) {
         while self.workers.len() < MAX_WORKERS
+            && !self.claim.is_made()
             && let Some(id) = self.waiting_for_worker.pop_front()
         {
             self.files(id);
         }
-        was_worker
     }
 
     /// The worker's PID; `None` if the connection is gone.
@@ -68,8 +91,15 @@ impl Agent {
         let Some(connection) = self.connections.get(&id) else {
             return Ok(None);
         };
+        let farewell = match &self.farewell {
+            Some(farewell) => farewell,
+            None => self.farewell.insert(Farewell::new()?),
+        };
         match fork(None)? {
-            Forked::Child => become_worker(self.connections.remove(&id), watch),
+            Forked::Child => {
+                let farewell = farewell.reader.try_clone().ok();
+                become_worker(self.connections.remove(&id), farewell, watch)
+            }
             Forked::Parent(pid) => {
                 self.unwatch(connection);
                 self.remove_connection(id);
@@ -80,16 +110,17 @@ impl Agent {
 }
 
 /// Serves files on a connection, in a process of its own that keeps nothing else of PID 1.
-fn become_worker(connection: Option<Connection>, watch: bool) -> ! {
+fn become_worker(connection: Option<Connection>, farewell: Option<OwnedFd>, watch: bool) -> ! {
     let prepare = |connection: Connection| {
         let socket = connection.into_socket();
         signal::reset()?;
         pipe::set_nonblocking(socket.as_fd(), false)?;
-        inherit::close_all_but(&[socket.as_fd()])?;
+        let keep: Vec<_> = farewell.iter().map(AsFd::as_fd).collect();
+        inherit::close_all_but(&[&keep[..], &[socket.as_fd()]].concat())?;
         Ok::<_, io::Error>(socket)
     };
     match connection.map(prepare) {
-        Some(Ok(socket)) => crate::files::serve(socket, watch),
+        Some(Ok(socket)) => crate::files::serve(socket, farewell, watch),
         _ => program::exit(1),
     }
 }

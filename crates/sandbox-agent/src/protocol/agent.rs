@@ -156,6 +156,10 @@ wire_enum! {
         /// As [`Request::Pause`], but only until this connection closes, and unseen: nobody is told that the sandbox is
         /// paused, and commands that are asked for meanwhile start afterwards.
         20 => Hold {},
+        /// On a connection that holds the commands: whether nothing is in the sandbox but PID 1, and until the connection
+        /// closes nothing is served on others then. File workers without a request, and what is ready for the next
+        /// command, are sent away for it. Answered by [`Event::Done`], or by [`Event::Failed`] with [`Failure::State`].
+        21 => Claim {},
     }
 }
 

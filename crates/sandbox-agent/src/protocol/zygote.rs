@@ -1,4 +1,4 @@
-//! Library to zygote: make one sandbox.
+//! Library to zygote: make one sandbox, or give one new layers.
 
 use super::{Blob, Limits, wire_enum, wire_struct};
 
@@ -108,6 +108,40 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// Gives a sandbox, in which nothing runs but its PID 1, new overlays in the place of those that it has. What is
+    /// mounted on the old ones moves to the new ones, and nobody can write to the old ones any more.
+    ///
+    /// The pidfd of PID 1 comes along.
+    pub struct Rotate {
+        /// Process id of PID 1, as the zygote sees it.
+        pub pid: u32,
+        /// As that of [`Create`].
+        pub uid_base: u32,
+        /// As that of [`Create`].
+        pub uid_count: u32,
+        /// With the targets of those that it has, in any of whose places the new ones show the same.
+        pub overlays: Vec<Overlay>,
+        /// Their source in the list of mounts is [`source`] of this number, which tells them from the old ones.
+        pub generation: u32,
+    }
+}
+
+wire_enum! {
+    /// What a zygote that is ready may be asked.
+    pub enum Request {
+        /// Answered by [`Reply::Created`] or [`Reply::Failed`].
+        0 => Create { create: Create },
+        /// Answered by [`Reply::Rotated`], [`Reply::Busy`] or [`Reply::Failed`].
+        1 => Rotate { rotate: Rotate },
+    }
+}
+
+/// The source of overlays in the list of mounts.
+pub fn source(generation: u32) -> String {
+    format!("generation-{generation}")
+}
+
 /// Walls that a test build can leave out, one bit each.
 pub mod weaken {
     /// No seccomp filter on user processes.
@@ -145,5 +179,9 @@ wire_enum! {
         1 => Created { pid: u32 },
         /// Nothing was made. `errno` may be 0.
         2 => Failed { step: String, errno: i32 },
+        /// The sandbox has the new overlays.
+        3 => Rotated {},
+        /// The sandbox has its old overlays: something of them is open for writing, or removed and still open.
+        4 => Busy {},
     }
 }

@@ -102,16 +102,21 @@ impl Child {
 
     /// Fails with `ESRCH` if the process has ended, so that its id may be that of another one.
     pub(crate) fn check_running(&self) -> io::Result<()> {
-        let (pidfd, no_info) = (self.pidfd.as_raw_fd(), ptr::null::<libc::siginfo_t>());
-        // SAFETY: signal 0 is only a question, and no signal information is given.
-        super::check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, 0, no_info, 0) })
-            .map(drop)
+        check_running(self.pidfd.as_fd())
     }
 
     /// Lets the process live on.
     pub(crate) fn release(mut self) {
         self.released = true;
     }
+}
+
+/// Fails with `ESRCH` if the process has ended, so that its id may be that of another one.
+pub(crate) fn check_running(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    let (pidfd, no_info) = (pidfd.as_raw_fd(), ptr::null::<libc::siginfo_t>());
+    // SAFETY: signal 0 is only a question, and no signal information is given.
+    super::check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, 0, no_info, 0) })
+        .map(drop)
 }
 
 impl AsFd for Child {

@@ -27,6 +27,9 @@ const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
 
 /// `struct mount_attr` of `linux/mount.h`.
 #[repr(C)]
@@ -233,6 +236,26 @@ pub(crate) fn is_read_only(mount: BorrowedFd<'_>) -> io::Result<bool> {
         stat.assume_init().f_flag
     };
     Ok(flags & libc::ST_RDONLY != 0)
+}
+
+/// Lets nothing be written to the file system whose root is open here, by whatever mount of it, or lets it again.
+///
+/// # Errors
+/// `EBUSY` if a file of it is open for writing, or removed and still open.
+pub(crate) fn set_read_only(root: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
+    let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+    // SAFETY: the empty path is a C string.
+    let picked = unsafe {
+        descriptor(libc::syscall(
+            libc::SYS_fspick,
+            root.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        ))?
+    };
+    let fs = NewFilesystem(picked);
+    fs.enable(if read_only { c"ro" } else { c"rw" })?;
+    fs.configure(FSCONFIG_CMD_RECONFIGURE, None, None)
 }
 
 /// A file system that is being configured.

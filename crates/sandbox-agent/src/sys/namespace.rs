@@ -17,6 +17,14 @@ pub(crate) fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()>
     super::check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) }).map(drop)
 }
 
+/// Moves this process into the user and mount namespaces of another one; root and working directory become the root of
+/// the latter.
+pub(crate) fn enter_those_of(process: BorrowedFd<'_>) -> io::Result<()> {
+    let kinds = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    // SAFETY: a call with a descriptor and an integer; the process is single-threaded.
+    super::check(unsafe { libc::setns(process.as_raw_fd(), kinds) }).map(drop)
+}
+
 /// Makes the directory `root` the root and working directory of this process.
 pub(crate) fn change_root(root: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the path is a C string.

@@ -10,11 +10,14 @@ mod confine;
 mod cover;
 mod devices;
 mod failure;
+mod mounts;
 mod overlay;
 mod owners;
 mod request;
 mod root;
+mod rotate;
 mod stage;
+mod switch;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -24,7 +27,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sandbox_agent::protocol::zygote::{Configure, Create, Reply, Rights, Volume, weaken};
+use sandbox_agent::protocol::zygote::{Configure, Create, Reply, Request, Rights, Volume, weaken};
 use sandbox_agent::protocol::{VERSION, Wire as _};
 
 use crate::sys::clone::{self, Child, NewNamespaces};
@@ -163,14 +166,28 @@ fn answer(library: &OwnedFd, reply: &Reply) {
 impl Zygote {
     /// Carries out one request.
     fn serve(&mut self, library: &OwnedFd, message: &[u8], fds: Vec<OwnedFd>) {
-        let made = Create::decode(message)
-            .map_err(|error| Failure::invalid(format!("read the request: {error}")))
-            .and_then(|request| self.create(request, fds));
+        match Request::decode(message) {
+            Ok(Request::Create { create }) => self.serve_create(library, create, fds),
+            Ok(Request::Rotate { rotate }) => match self.rotate(&rotate, fds) {
+                Ok(rotated) => {
+                    answer(library, &rotated.reply());
+                    drop(rotated);
+                }
+                Err(failure) => answer(library, &failure.into_reply()),
+            },
+            Err(error) => {
+                let failure = Failure::invalid(format!("read the request: {error}"));
+                answer(library, &failure.into_reply());
+            }
+        }
+    }
+
+    fn serve_create(&mut self, library: &OwnedFd, request: Create, fds: Vec<OwnedFd>) {
         let Made {
             child,
             socket,
             layers,
-        } = match made {
+        } = match self.create(request, fds) {
             Ok(made) => made,
             Err(failure) => return answer(library, &failure.into_reply()),
         };
@@ -250,7 +267,7 @@ impl Zygote {
         };
         let base = range.base;
         let owners = Owners { maps, base };
-        let layers = overlay::make(&self.stage, &request.overlays, owners, send)?;
+        let layers = overlay::make(&self.stage, &request.overlays, 0, owners, send)?;
         for (volume, directory) in request.volumes.iter().zip(volumes) {
             send(share(
                 &self.stage,

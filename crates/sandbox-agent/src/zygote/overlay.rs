@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sandbox_agent::protocol::Blob;
-use sandbox_agent::protocol::zygote::{Lower, Overlay};
+use sandbox_agent::protocol::zygote::{self, Lower, Overlay};
 
 use super::failure::{During as _, Failure};
 use super::stage::{self, Stage};
@@ -80,13 +80,14 @@ pub(crate) struct Attached(());
 pub(crate) fn make(
     stage: &Stage,
     overlays: &[Overlay],
+    generation: u32,
     owners: Owners<'_>,
     mut deliver: impl FnMut(OwnedFd) -> Result<(), Failure>,
 ) -> Result<Attached, Failure> {
     let layers = Layers::attach(stage, overlays, owners)?;
     let _as_owner = ActingAs::owner(owners.base)?;
     for overlay in overlays {
-        deliver(layers.combine(overlay)?)?;
+        deliver(layers.combine(overlay, generation)?)?;
     }
     Ok(layers.attached)
 }
@@ -132,7 +133,7 @@ impl<'a> Layers<'a> {
     }
 
     /// Makes one overlay of attached layers.
-    fn combine(&self, overlay: &Overlay) -> Result<OwnedFd, Failure> {
+    fn combine(&self, overlay: &Overlay, generation: u32) -> Result<OwnedFd, Failure> {
         let target = || String::from_utf8_lossy(&overlay.target.0).into_owned();
         let place = |wanted: Layer<'_>| {
             let index = self.numbers.iter().position(|layer| *layer == wanted);
@@ -143,6 +144,7 @@ impl<'a> Layers<'a> {
         let store = place(Layer::store(&overlay.store));
         let inside = |name: &Blob| path(format!("{store}/{}", String::from_utf8_lossy(&name.0)));
         let options = [
+            (c"source", path(zygote::source(generation))?),
             (c"lowerdir", path(lowers.join(":"))?),
             (c"upperdir", inside(&overlay.upper)?),
             (c"workdir", inside(&overlay.work)?),

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 
 use sandbox_agent::protocol::Blob;
-use sandbox_agent::protocol::zygote::{Create, Overlay, weaken};
+use sandbox_agent::protocol::zygote::{Create, Overlay, Rotate, weaken};
 
 use super::failure::Failure;
 
@@ -92,7 +92,7 @@ pub(crate) fn check(request: &Create, storage_base: Option<u32>) -> Result<(), F
     }
     check_name(&request.name)?;
     match storage_base {
-        Some(storage_base) => check_ids(request, storage_base)?,
+        Some(base) => check_ids(request.uid_base, request.uid_count, base)?,
         None => check_only_id(request)?,
     }
     if !(1..=MAX_TMPFS).contains(&request.tmpfs_size) {
@@ -103,6 +103,25 @@ pub(crate) fn check(request: &Create, storage_base: Option<u32>) -> Result<(), F
     check_filter(&request.seccomp.0, unfiltered)?;
     check_overlays(&request.overlays)?;
     check_volumes(request, storage_base)
+}
+
+/// As [`check`], of a request for new overlays. Only where owners are mapped.
+pub(crate) fn check_rotation(request: &Rotate, storage_base: Option<u32>) -> Result<(), Failure> {
+    let base = storage_base.ok_or_else(|| Failure::invalid("map the owners of other layers"))?;
+    check_ids(request.uid_base, request.uid_count, base)?;
+    check_overlays(&request.overlays)
+}
+
+/// The descriptor of a request for new overlays.
+pub(crate) fn only(fds: Vec<OwnedFd>) -> Result<OwnedFd, Failure> {
+    let count = fds.len();
+    let mut fds = fds.into_iter();
+    match (fds.next(), fds.next()) {
+        (Some(only), None) => Ok(only),
+        _ => Err(Failure::invalid(format!(
+            "check the descriptors: {count} came, not 1"
+        ))),
+    }
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {
@@ -127,9 +146,9 @@ fn check_only_id(request: &Create) -> Result<(), Failure> {
     }
 }
 
-fn check_ids(request: &Create, storage_base: u32) -> Result<(), Failure> {
-    let range = |base: u32| base.checked_add(request.uid_count).map(|end| base..end);
-    let fits = match (range(request.uid_base), range(storage_base)) {
+fn check_ids(uid_base: u32, uid_count: u32, storage_base: u32) -> Result<(), Failure> {
+    let range = |base: u32| base.checked_add(uid_count).map(|end| base..end);
+    let fits = match (range(uid_base), range(storage_base)) {
         // The last id, -1, is no id.
         (Some(own), Some(stored)) => {
             !own.is_empty()

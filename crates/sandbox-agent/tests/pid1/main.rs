@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod begin;
+mod claim;
 mod client;
 mod end;
 #[path = "../zygote/harness.rs"]

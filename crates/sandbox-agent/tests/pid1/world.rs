@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sandbox_agent::protocol::zygote::Create;
 
 use crate::client::Address;
-use crate::harness::{COUNT, STORAGE_BASE, Sandbox, Zygote, eventually};
+use crate::harness::{COUNT, STORAGE_BASE, Sandbox, Zygote, encoded, eventually};
 
 /// A sandbox. It ends when this is dropped.
 pub(crate) struct World {
@@ -62,12 +62,7 @@ impl World {
         fds.push(File::open(&counter).unwrap().into());
         let address = Address(zygote.path("sock-1"));
         let sandbox = zygote
-            .create_with(
-                &request,
-                &sandbox_agent::protocol::Wire::encode(&request),
-                fds,
-                lifeline,
-            )
+            .create_with(&request, &encoded(&request), fds, lifeline)
             .unwrap_or_else(|(step, errno)| {
                 panic!(
                     "failed to {step}: {}",

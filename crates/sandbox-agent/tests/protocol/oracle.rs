@@ -7,13 +7,13 @@ use sandbox_agent::protocol::{
     agent::{Event, Request},
     files::{FileReply, FileRequest},
     sudo::{SudoControl, SudoReply, SudoRequest},
-    zygote::{Configure, Create, Reply},
+    zygote::{Configure, Reply, Request as ZygoteRequest},
 };
 
 /// One check for each kind of message.
 pub(crate) const KINDS: [fn(&[u8]) -> bool; 10] = [
     check::<Configure>,
-    check::<Create>,
+    check::<ZygoteRequest>,
     check::<Reply>,
     check::<Request>,
     check::<Event>,

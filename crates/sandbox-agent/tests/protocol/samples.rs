@@ -5,7 +5,9 @@ use sandbox_agent::protocol::{
     agent::{Event, Exit, Failure, Position, ProcessEntry, Request, Spawn},
     files::{Change, Entry, FileReply, FileRequest, Stat},
     sudo::{SudoControl, SudoReply, SudoRequest},
-    zygote::{Configure, Create, Lower, Overlay, Reply, Rights, Volume},
+    zygote::{
+        Configure, Create, Lower, Overlay, Reply, Request as ZygoteRequest, Rights, Rotate, Volume,
+    },
 };
 
 /// Index of the kind in `oracle::KINDS`, and a message's bytes.
@@ -15,7 +17,8 @@ pub(crate) type Sample = (u8, Vec<u8>);
 pub(crate) fn all() -> Vec<Sample> {
     let mut samples = vec![
         (0, configure().encode()),
-        (1, create().encode()),
+        (1, ZygoteRequest::Create { create: create() }.encode()),
+        (1, ZygoteRequest::Rotate { rotate: rotate() }.encode()),
         (7, sudo().encode()),
     ];
     samples.push((8, SudoControl::Signal { signal: 15 }.encode()));
@@ -55,8 +58,8 @@ fn limits() -> Limits {
     }
 }
 
-fn create() -> Create {
-    let overlay = Overlay {
+fn overlay() -> Overlay {
+    Overlay {
         target: "/".into(),
         lowers: vec![
             Lower {
@@ -71,13 +74,26 @@ fn create() -> Create {
         store: "/srv/store".into(),
         upper: "u0".into(),
         work: "w0".into(),
-    };
+    }
+}
+
+fn rotate() -> Rotate {
+    Rotate {
+        pid: 4711,
+        uid_base: 0x7001_0000,
+        uid_count: 65_536,
+        overlays: vec![overlay()],
+        generation: 3,
+    }
+}
+
+fn create() -> Create {
     Create {
         name: "s234".into(),
         uid_base: 0x7001_0000,
         uid_count: 65_536,
         first_uid: 0,
-        overlays: vec![overlay],
+        overlays: vec![overlay()],
         volumes: vec![Volume {
             target: "/data".into(),
             read_only: true,
@@ -97,12 +113,14 @@ fn create() -> Create {
     }
 }
 
-fn replies() -> [Reply; 3] {
+fn replies() -> [Reply; 5] {
     let step = "mount the overlay".to_owned();
     [
         Reply::Ready { version: 1 },
         Reply::Created { pid: 4711 },
         Reply::Failed { step, errno: 22 },
+        Reply::Rotated {},
+        Reply::Busy {},
     ]
 }
 
@@ -161,6 +179,7 @@ fn requests() -> Vec<Request> {
         },
         Request::Pause {},
         Request::Hold {},
+        Request::Claim {},
         Request::Usage {},
         Request::Resume {},
         Request::SetExpiry {

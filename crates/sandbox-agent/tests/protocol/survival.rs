@@ -8,7 +8,9 @@ use sandbox_agent::protocol::agent::{
 };
 use sandbox_agent::protocol::files::{Change, Entry, FileReply, FileRequest, Stat};
 use sandbox_agent::protocol::sudo::{SudoControl, SudoReply, SudoRequest};
-use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Rights, Volume};
+use sandbox_agent::protocol::zygote::{
+    self, Configure, Create, Lower, Overlay, Reply, Rights, Rotate, Volume,
+};
 use sandbox_agent::protocol::{Blob, DecodeError, Limits, Wire};
 
 fn blob() -> impl Strategy<Value = Blob> {
@@ -96,6 +98,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Shutdown {}),
         Just(Request::Pause {}),
         Just(Request::Hold {}),
+        Just(Request::Claim {}),
         Just(Request::Usage {}),
         Just(Request::Resume {}),
         any::<(bool, u64)>().prop_map(|(pauses, idle_ms)| Request::SetExpiry { pauses, idle_ms }),
@@ -369,8 +372,11 @@ proptest! {
 
     #[test]
     fn zygote_messages_survive(message in create(), other in (any::<(u32, u32)>(), blob(), text(), any::<i32>())) {
-        check(&message)?;
         let ((version, number), staging, step, errno) = other;
+        let overlays = message.overlays.clone();
+        let rotate = Rotate { pid: number, uid_base: number, uid_count: version, overlays, generation: version };
+        check(&zygote::Request::Rotate { rotate })?;
+        check(&zygote::Request::Create { create: message })?;
         check(&Rights::User {})?;
         check(&Configure { version, rights: Rights::Root { storage_base: number }, staging })?;
         check(&Reply::Ready { version })?;

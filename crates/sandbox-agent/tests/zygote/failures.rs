@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::{chown, symlink};
 
 use sandbox_agent::protocol::zygote::{Create, Reply};
-use sandbox_agent::protocol::{Blob, VERSION, Wire as _};
+use sandbox_agent::protocol::{Blob, VERSION};
 
-use crate::harness::{COUNT, STORAGE_BASE, Zygote, eventually, lower};
+use crate::harness::{COUNT, STORAGE_BASE, Zygote, encoded, eventually, lower};
 
 const ENOENT: i32 = 2;
 const ENOTDIR: i32 = 20;
@@ -150,7 +150,7 @@ fn wrong_descriptors_are_refused() {
     let open = zygote.descriptors_open();
     let refused = |fds, lifeline, request: &Create| {
         let (step, errno) = zygote
-            .create_with(request, &request.encode(), fds, lifeline)
+            .create_with(request, &encoded(request), fds, lifeline)
             .err()
             .unwrap();
         assert!(step.starts_with("check the descriptors"), "{step}");
@@ -181,7 +181,7 @@ fn wrong_descriptors_are_refused() {
 #[test]
 fn bytes_that_are_no_request_are_refused() {
     let zygote = Zygote::start();
-    let good = zygote.request(1).encode();
+    let good = encoded(&zygote.request(1));
     let mut long = good.clone();
     long.push(0);
     for message in [&b"x"[..], &good[..good.len() / 2], &long] {

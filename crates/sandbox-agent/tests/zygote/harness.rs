@@ -17,7 +17,7 @@ use rustix::net::{
     recvmsg, sendmsg, socket_with, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Rights};
+use sandbox_agent::protocol::zygote::{Configure, Create, Lower, Overlay, Reply, Request, Rights};
 use sandbox_agent::protocol::{Blob, Limits, MAX_PACKET, VERSION, Wire as _};
 
 pub(crate) const STORAGE_BASE: u32 = 0x6f00_0000;
@@ -166,7 +166,7 @@ impl Zygote {
     /// Makes a sandbox, or returns the step that failed and its error.
     pub(crate) fn create(&self, request: &Create) -> Result<Sandbox, (String, i32)> {
         let Descriptors { sent, lifeline } = self.descriptors();
-        self.create_with(request, &request.encode(), sent, lifeline)
+        self.create_with(request, &encoded(request), sent, lifeline)
     }
 
     /// Makes a sandbox out of any bytes and descriptors.
@@ -396,6 +396,12 @@ pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
         std::thread::yield_now();
     }
     true
+}
+
+/// A request as it is sent.
+pub(crate) fn encoded(create: &Create) -> Vec<u8> {
+    let create = create.clone();
+    Request::Create { create }.encode()
 }
 
 /// A lower layer.

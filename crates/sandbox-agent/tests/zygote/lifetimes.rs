@@ -7,10 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, pidfd_send_signal};
-use sandbox_agent::protocol::Wire as _;
 use sandbox_agent::protocol::zygote::Reply;
 
-use crate::harness::{STORAGE_BASE, Zygote, eventually, lower};
+use crate::harness::{STORAGE_BASE, Zygote, encoded, eventually, lower};
 
 fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
@@ -146,7 +145,7 @@ fn interrupted(round: u32) -> bool {
     let request = zygote.request(1);
     let (fds, lifeline) = zygote.descriptors().split();
     zygote.send(
-        &request.encode(),
+        &encoded(&request),
         &fds.iter().map(std::os::fd::AsFd::as_fd).collect::<Vec<_>>(),
     );
     drop(fds);

@@ -8,6 +8,7 @@
 mod failures;
 mod harness;
 mod lifetimes;
+mod rotation;
 mod walls;
 #[cfg(feature = "weaken")]
 mod weakened;

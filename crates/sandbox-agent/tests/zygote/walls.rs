@@ -6,10 +6,9 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sandbox_agent::protocol::Wire as _;
 use sandbox_agent::protocol::zygote::Create;
 
-use crate::harness::{COUNT, STORAGE_BASE, Sandbox, Zygote, eventually};
+use crate::harness::{COUNT, STORAGE_BASE, Sandbox, Zygote, encoded, eventually};
 
 #[test]
 fn every_namespace_is_its_own() {
@@ -422,7 +421,7 @@ fn it_begins_in_the_cgroup_that_came_along() {
             .into(),
     );
     let sandbox = zygote
-        .create_with(&request, &request.encode(), fds, lifeline)
+        .create_with(&request, &encoded(&request), fds, lifeline)
         .unwrap();
     let members = fs::read_to_string(group.directory.join("cgroup.procs")).unwrap();
     assert_eq!(members.trim(), sandbox.pid.to_string());

@@ -12,7 +12,7 @@ use super::{
     site::Site,
     snapshot, socket,
     store::{self, Store},
-    template::{self, Layer, Template},
+    template::{self, Layer, Template, Tree},
     volumes::{self, Opened as Volume},
 };
 use crate::VolumeMount;
@@ -362,7 +362,7 @@ fn make_in(
         .chain(given.map(AsFd::as_fd))
         .chain(volumes.iter().map(|volume| volume.directory.as_fd()))
         .collect();
-    let created = step!("zygote", site.zygote.create(&create, &fds))?;
+    let created = step!("zygote", site.zygote.create(create, &fds))?;
     if let Err(error) = step!("enter groups", settle(created.pid, &record, locked)) {
         let _ = rustix::process::pidfd_send_signal(&created.pidfd, Signal::KILL);
         wait(created.pidfd.as_fd(), ANSWER_WITHIN);
@@ -410,6 +410,8 @@ fn put_on_record(
         ownership: request.ownership,
         limits,
         store: request.store,
+        generation: 0,
+        next: None,
         metadata: request.metadata,
         volumes: volumes
             .iter()
@@ -519,7 +521,7 @@ fn prepare(
 /// First uid as the zygote has it, number of uids, and what the first is inside.
 ///
 /// An ordinary user's zygote has one user, who is `user` inside: there is no root.
-fn ids(range: Option<u32>) -> (u32, u32, u32) {
+pub(crate) fn ids(range: Option<u32>) -> (u32, u32, u32) {
     match range {
         Some(number) => (ranges::base(number), ranges::COUNT, 0),
         None => (0, 1, template::USER),
@@ -550,25 +552,37 @@ fn make_store(
         .store
         .attach(&store, &state, record.id.as_str(), &record.limits)?;
     give(&store, 0o700)?;
+    for (index, tree) in template.trees.iter().enumerate() {
+        for name in store::names(index, 0) {
+            make(&name, 0o755)?;
+        }
+        if let Some(top) = tree.lowers.first().filter(|top| top.stored) {
+            // The root of a tree is shown as the uppermost layer has it.
+            let [upper, _] = store::names(index, 0);
+            store::make_alike(&store.join(upper), &top.path)?;
+        }
+    }
+    Ok(overlays(&store, &template.trees, 0))
+}
+
+/// Overlays of these trees, with the directories of a generation in the store.
+pub(crate) fn overlays(store: &std::path::Path, trees: &[Tree], generation: u32) -> Vec<Overlay> {
     let bytes = |path: &std::path::Path| Blob(path.as_os_str().as_bytes().to_vec());
     let lower = |layer: &Layer| Lower {
         path: bytes(&layer.path),
         stored: layer.stored,
     };
-    let mut overlays = Vec::new();
-    for (index, tree) in template.trees.iter().enumerate() {
-        let (upper, work) = (format!("u{index}"), store::work(index));
-        make(&upper, 0o755)?;
-        make(&work, 0o755)?;
-        overlays.push(Overlay {
+    let overlay = |(index, tree): (usize, &Tree)| {
+        let [upper, work] = store::names(index, generation);
+        Overlay {
             target: tree.target.as_str().into(),
             lowers: tree.lowers.iter().map(lower).collect(),
-            store: bytes(&store),
+            store: bytes(store),
             upper: upper.as_str().into(),
             work: work.as_str().into(),
-        });
-    }
-    Ok(overlays)
+        }
+    };
+    trees.iter().enumerate().map(overlay).collect()
 }
 
 fn clean(locked: &Locked) {

@@ -93,9 +93,17 @@ fn user_ids(host: &Host, holds: bool) -> Wall {
     Wall::new("user_ids", Enforcement::Partial, detail)
 }
 
-/// What is not carried over from a sandbox to those that start from it.
-pub(crate) fn files_alone() -> Wall {
-    let detail = "a sandbox starts from the files of another one; what runs in that, and its memory, is not carried over";
+/// What is not carried over from a sandbox to those that start from it, and how the rest is, if that has this store.
+pub(crate) fn files_alone(store: Option<Store>) -> Wall {
+    let how = match store {
+        None => "",
+        Some(Store::Directory) => ", without a copy if nothing runs in that",
+        Some(Store::Memory) => ", as a copy",
+        Some(Store::Subvolume) => ", by a snapshot of its file system",
+    };
+    let detail = format!(
+        "a sandbox starts from the files of another one{how}; what runs in that, and its memory, is not carried over"
+    );
     Wall::new("memory_of_source", Enforcement::NotEnforced, detail)
 }
 

@@ -23,6 +23,11 @@ pub(crate) fn write(record: &Path, pid: u32) -> io::Result<()> {
 ///
 /// Only a process with the ids of the record's `range` is taken for it.
 pub(crate) fn open(record: &Path, range: Option<u32>) -> io::Result<Option<OwnedFd>> {
+    Ok(find(record, range)?.map(|(_, pidfd)| pidfd))
+}
+
+/// As [`open`], with its PID.
+pub(crate) fn find(record: &Path, range: Option<u32>) -> io::Result<Option<(u32, OwnedFd)>> {
     let text = match fs::read_to_string(record.join(FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -45,7 +50,7 @@ pub(crate) fn open(record: &Path, range: Option<u32>) -> io::Result<Option<Owned
     let ids = ranges::uids(range);
     let fits =
         started(number)? == Some(since) && uid(number)?.is_some_and(|uid| ids.contains(&uid));
-    Ok(fits.then_some(pidfd))
+    Ok(fits.then_some((number, pidfd)))
 }
 
 /// A file of a process in `/proc`; `None` if it is gone.

@@ -236,8 +236,14 @@ impl SandboxProvider for LocalProvider {
         let limits = create::limits(&self.shared.default_limits, options);
         let site = &self.shared.site;
         let mut report = enforcement::report(&site.host, &limits, site.weaken);
-        if let Some(Source::Fork(_) | Source::Snapshot(_)) = options.source {
-            report.walls.push(enforcement::files_alone());
+        match &options.source {
+            Some(Source::Snapshot(_)) => report.walls.push(enforcement::files_alone(None)),
+            Some(Source::Fork(id)) => {
+                let record = site.records.read(id).ok().flatten();
+                let store = record.map(|record| record.store);
+                report.walls.push(enforcement::files_alone(store));
+            }
+            _ => {}
         }
         report
     }

@@ -44,7 +44,7 @@ pub(crate) fn reap(locked: &Locked) -> io::Result<()> {
     disk::remove(&locked.state(), &locked.name())?;
     remove_tree(&locked.path)?;
     if let Some(record) = record {
-        snapshot::let_go(&Records::around(locked), &record.trees);
+        snapshot::let_go(&Records::around(locked), &record);
     }
     Ok(())
 }

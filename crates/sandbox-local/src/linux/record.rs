@@ -17,7 +17,7 @@ use rustix::{
 use sandbox_core::{Error, ErrorKind, Limits, Ownership, Result, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::{
@@ -59,6 +59,12 @@ pub(crate) struct Record {
     /// What its changed files are kept in.
     #[serde(default)]
     pub(crate) store: Store,
+    /// How often its changed files have become a layer of its own, which is part of the names of their directories.
+    #[serde(default)]
+    pub(crate) generation: u32,
+    /// The snapshot that they are about to become a layer of, which the next generation stands on.
+    #[serde(default)]
+    pub(crate) next: Option<String>,
     pub(crate) metadata: BTreeMap<String, String>,
     /// Names of the volumes that it shares.
     #[serde(default)]
@@ -76,6 +82,13 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn created_at(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.created_ms)
+    }
+
+    /// The directories of templates and snapshots that its files are in, below its own changes.
+    pub(crate) fn snapshots(&self) -> BTreeSet<String> {
+        let mut names = snapshot::directories(&self.trees);
+        names.extend(self.next.clone());
+        names
     }
 }
 
@@ -196,8 +209,8 @@ impl Records {
         for id in self.ids().ok()? {
             if self.is_alive(&id).ok()? {
                 let record = self.read(&id).ok()??;
+                names.extend(record.snapshots());
                 names.insert(record.template_directory?);
-                names.extend(snapshot::directories(&record.trees));
             }
         }
         Some(names)
@@ -226,6 +239,18 @@ impl Records {
     pub(crate) fn rewrite(&self, locked: &Locked, record: &Record) -> Result<()> {
         write(&locked.path, record)
             .map_err(|error| storage_error(error, "the sandbox's record could not be written"))
+    }
+
+    /// Waits until nobody else keeps the state of this sandbox, nor will as long as what is returned is there.
+    pub(crate) fn keep_alone(&self, id: &SandboxId) -> io::Result<File> {
+        let alone = File::create(self.path(id).join("keep.lock"))?;
+        alone.lock()?;
+        Ok(alone)
+    }
+
+    /// Writes the record of a sandbox that lives, whose name is its own already.
+    pub(crate) fn update(&self, record: &Record) -> io::Result<()> {
+        write(&self.path(&record.id), record)
     }
 
     /// Whether this sandbox lives and has this name. One whose record cannot be understood has none.

@@ -264,23 +264,21 @@ impl LocalSandbox {
 
     /// Keeps its present state, as a snapshot that is offered or only as what is returned.
     pub(crate) async fn keep(&self, name: Option<String>, offer: bool) -> Result<Taken> {
-        let record = self.link.record()?.clone();
+        // Refuses what is gone or nobody's yet.
+        self.link.record()?;
         let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
         let connection = self.link.connect().await?;
         // To the end, even if nobody waits for it any more: the commands go on when the connection closes.
         blocking(move || {
-            let ask = |request| {
-                let answer = socket::ask(connection.as_fd(), &request, HELD_WITHIN);
-                answer.map_err(|error| link.failed(error))
-            };
-            match ask(Request::Hold {})? {
-                Event::Done {} => {}
-                other => return Err(unexpected(other)),
-            }
-            snapshot::take(&shared.site, &record, name, offer, || {
-                // If it had ended meanwhile somebody might have begun to remove its files.
-                ask(Request::Info { version: VERSION }).map(drop)
-            })
+            let records = &shared.site.records;
+            // Before the commands stop. Others who keep its state may change what it stands on.
+            let _alone = records.keep_alone(&link.id).map_err(|_| link.gone())?;
+            let held = Held { connection, link };
+            held.hold()?;
+            let record = records.read(&held.link.id);
+            let record = record.map_err(|error| held.link.failed(error))?;
+            let record = record.ok_or_else(|| held.link.gone())?;
+            snapshot::take(&shared.site, &record, name, offer, &held)
         })
         .await
     }
@@ -291,6 +289,43 @@ impl LocalSandbox {
         process::spawn(&self.link, spawn)
             .await
             .map_err(|error| error.with_operation("spawn"))
+    }
+}
+
+/// A connection as long as which all commands of a sandbox are stopped.
+struct Held {
+    connection: OwnedFd,
+    link: Arc<Link>,
+}
+
+impl Held {
+    fn ask(&self, request: &Request) -> Result<Event> {
+        let answer = socket::ask(self.connection.as_fd(), request, HELD_WITHIN);
+        answer.map_err(|error| self.link.failed(error))
+    }
+
+    fn hold(&self) -> Result<()> {
+        match self.ask(&Request::Hold {})? {
+            Event::Done {} => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+impl snapshot::Holder for Held {
+    fn claim(&self) -> Result<bool> {
+        match self.ask(&Request::Claim {})? {
+            Event::Done {} => Ok(true),
+            Event::Failed {
+                failure: Failure::State {},
+                ..
+            } => Ok(false),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn still_there(&self) -> Result<()> {
+        self.ask(&Request::Info { version: VERSION }).map(drop)
     }
 }
 

@@ -12,7 +12,12 @@ use rustix::{
 };
 use sandbox_core::Limits;
 use serde::{Deserialize, Serialize};
-use std::{ffi::CString, io, path::Path};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::fs::{MetadataExt, chown},
+    path::Path,
+};
 
 /// What holds the changed files of a sandbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +47,23 @@ const SMALLEST: u64 = 64 * 1024;
 
 /// Least that btrfs counts well, which needs room for what it knows of the files as well.
 const SMALLEST_SUBVOLUME: u64 = 64 * 1024 * 1024;
+
+/// Names of the directories in a store that a tree's changed files are in and that the kernel works in. They change with
+/// each generation: the files of earlier ones have become a layer that others share.
+pub(crate) fn names(tree: usize, generation: u32) -> [String; 2] {
+    let generation = match generation {
+        0 => String::new(),
+        later => format!(".{later}"),
+    };
+    ["u", "w"].map(|kind| format!("{kind}{tree}{generation}"))
+}
+
+/// Gives a directory the owner and permissions of another one.
+pub(crate) fn make_alike(path: &Path, like: &Path) -> io::Result<()> {
+    let like = fs::metadata(like)?;
+    chown(path, Some(like.uid()), Some(like.gid()))?;
+    fs::set_permissions(path, like.permissions())
+}
 
 impl Store {
     /// The store that carries the limits on disk and inodes among these.
@@ -157,12 +179,10 @@ pub(crate) fn clear(path: &Path) {
         kept.iter()
             .try_for_each(|kept| unlinkat(&store, format!("{work}/{kept}"), AtFlags::REMOVEDIR))
     };
-    let _ = (0..).try_for_each(|index| clear_one(&work(index)));
-}
-
-/// The name of an overlay's working directory in a store.
-pub(crate) fn work(index: usize) -> String {
-    format!("w{index}")
+    let _ = (0..).try_for_each(|index| {
+        let [_, work] = names(index, 0);
+        clear_one(&work)
+    });
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::sys;
 use rustix::io::Errno;
 use sandbox_agent::protocol::{
     Blob, MAX_PACKET, VERSION,
-    zygote::{Configure, Create, Reply, Rights},
+    zygote::{Configure, Create, Reply, Request, Rights, Rotate},
 };
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
@@ -62,7 +62,38 @@ impl Zygote {
     }
 
     /// Makes a sandbox. Blocks for some milliseconds.
-    pub(crate) fn create(&self, create: &Create, fds: &[BorrowedFd<'_>]) -> Result<Created> {
+    pub(crate) fn create(&self, create: Create, fds: &[BorrowedFd<'_>]) -> Result<Created> {
+        let request = Request::Create { create };
+        match (self.request(&request, fds)?, request) {
+            ((Reply::Created { pid }, Some(pidfd)), _) => Ok(Created { pid, pidfd }),
+            ((Reply::Failed { step, errno }, _), Request::Create { create }) => {
+                Err(volumes::not_mounted(&create, &step, errno)
+                    .unwrap_or_else(|| failed(&step, errno)))
+            }
+            _ => Err(misfit()),
+        }
+    }
+
+    /// Gives a sandbox, in which nothing runs but its PID 1, new overlays. Returns whether it has them: it keeps its own if
+    /// somebody could still write to them.
+    ///
+    /// # Errors
+    /// Then it has its own in most cases, but if the zygote has ended that cannot be told.
+    pub(crate) fn rotate(&self, rotate: Rotate, init: BorrowedFd<'_>) -> Result<bool> {
+        match self.request(&Request::Rotate { rotate }, &[init])?.0 {
+            Reply::Rotated {} => Ok(true),
+            Reply::Busy {} => Ok(false),
+            Reply::Failed { step, errno } => Err(failed(&step, errno)),
+            _ => Err(misfit()),
+        }
+    }
+
+    /// Asks for one thing.
+    fn request(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Option<OwnedFd>)> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_mut().is_some_and(Running::has_ended) {
             *running = None;
@@ -74,28 +105,17 @@ impl Zygote {
             .as_ref()
             .map(|running| running.socket.as_fd())
             .ok_or_else(vanished)?;
-        let answer = match ask(socket, create, fds) {
+        match ask(socket, request, fds) {
             // Not even sent.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(Error::invalid(error.to_string()));
+                Err(Error::invalid(error.to_string()))
             }
             Err(error) => {
                 // What it may still say belongs to this request: the next one gets a new zygote.
                 *running = None;
-                return Err(vanished().with_source(error));
+                Err(vanished().with_source(error))
             }
-            Ok(answer) => answer,
-        };
-        match answer {
-            (Reply::Created { pid }, Some(pidfd)) => Ok(Created { pid, pidfd }),
-            (Reply::Failed { step, errno }, _) => {
-                Err(volumes::not_mounted(create, &step, errno)
-                    .unwrap_or_else(|| failed(&step, errno)))
-            }
-            _ => Err(Error::new(
-                ErrorKind::Protocol,
-                "the zygote gave an answer that does not fit",
-            )),
+            Ok(answer) => Ok(answer),
         }
     }
 }
@@ -155,6 +175,13 @@ fn ask(
     let mut buffer = vec![0; MAX_PACKET];
     let (reply, fds) = socket::receive(socket, &mut buffer)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok((reply, fds.into_iter().next()))
+}
+
+fn misfit() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        "the zygote gave an answer that does not fit",
+    )
 }
 
 fn vanished() -> Error {
@@ -236,9 +263,9 @@ mod tests {
             running.as_ref().map(|running| running.child.id())
         };
         // It lacks all that it takes, which the zygote says and survives.
-        zygote.create(&create(1), &[]).unwrap_err();
+        zygote.create(create(1), &[]).unwrap_err();
         let before = pid();
-        let error = zygote.create(&create(MAX_MESSAGE), &[]).unwrap_err();
+        let error = zygote.create(create(MAX_MESSAGE), &[]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(before.is_some() && pid() == before);
     }

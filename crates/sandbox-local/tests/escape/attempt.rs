@@ -34,10 +34,18 @@ impl Attempt {
         self.fails_as(Who::User, how).fails_as(Who::Root, how)
     }
 
-    /// Fails like this behind all walls.
+    /// Fails like this behind all walls, which stand as well once the sandbox's file tree was replaced for a fork.
     #[track_caller]
     pub(crate) fn fails_as(self, who: Who, how: &str) -> Self {
-        self.ends_without(0, who, how)
+        let this = self.ends_without(0, who, how);
+        if !ordinary::is_ordinary() {
+            let forked = wait_for(async {
+                let sandbox = Lab::new().rotated().await;
+                sandbox.python_given(who, &this.code, &this.given).await
+            });
+            assert_eq!(forked, how, "as {who:?} after a fork: {this:?}");
+        }
+        this
     }
 
     /// Still fails like this when these walls are gone: there is another behind them.

@@ -71,3 +71,52 @@ async fn what_could_gain_rights_belongs_to_nobody_of_the_host() {
         .await;
     assert_eq!(own.unwrap().stdout_text(), "0 6755\n");
 }
+
+/// Everything by which a program could still get at what the sandbox's root was before: other roots, the parent of the
+/// root, and what processes and the list of mounts show.
+const OLD_ROOT: &str = r#"
+    devices = {os.stat(path).st_dev for path in ("/", "/..", "/../..", "/proc/self/root", "/proc/self/cwd", ".")}
+    roots = [place for place in mounts() if place == "/"]
+    layers = [line for line in open("/proc/self/mountinfo") if " - overlay " in line and "generation-0" in line]
+    return f"{len(devices)} {len(roots)} {len(layers)}"
+"#;
+
+#[tokio::test]
+async fn nothing_leads_to_the_layer_below() {
+    let lab = Lab::new();
+    let sandbox = lab.sandbox().await;
+    let fork = sandbox.fork(&lab.provider).await;
+    for who in Who::all() {
+        sandbox.sh(who, "cd /").await;
+        assert_eq!(sandbox.python(who, OLD_ROOT).await, "1 1 0", "{who:?}");
+    }
+    sandbox.works().await;
+    fork.works().await;
+    // The control: the fork is of its own first generation.
+    assert_ne!(fork.python(Who::Root, OLD_ROOT).await, "1 1 0");
+}
+
+#[tokio::test]
+async fn who_was_handed_an_open_file_cannot_change_the_layer_of_others() {
+    let lab = Lab::new();
+    let sandbox = lab.sandbox().await;
+    let made = "echo own >/srv/file; chmod 666 /srv/file; stat -c %d /";
+    let old = sandbox.sh(Who::Root, made).await;
+    // As if a sandbox with a volume in common had been passed it, and the sandbox's own processes were gone.
+    let outside = format!("/proc/{}/root/srv/file", sandbox.init());
+    let mut open = fs::File::options().append(true).open(outside).unwrap();
+    let forks = lab.provider.fork(sandbox.id(), 1, CreateOptions::new());
+    let fork = forks.await.unwrap().remove(0);
+    std::io::Write::write_all(&mut open, b"more\n").unwrap();
+    // It was copied, and the sandbox still has what its holder writes.
+    assert_eq!(
+        sandbox.sh(Who::Root, "stat -c %d /; cat /srv/file").await,
+        format!("{old}\nown\nmore")
+    );
+    let seen = fork.exec(Command::shell("cat /srv/file")).await.unwrap();
+    assert_eq!(seen.stdout_text(), "own\n");
+    drop(open);
+    let forks = lab.provider.fork(sandbox.id(), 1, CreateOptions::new());
+    drop(forks.await.unwrap());
+    assert_ne!(sandbox.sh(Who::Root, "stat -c %d /").await, old);
+}

@@ -79,6 +79,13 @@ impl Lab {
         self.limited(Limits::new()).await
     }
 
+    /// A sandbox that goes on above a layer which it shares with a fork that was made of it.
+    pub(crate) async fn rotated(&self) -> Inside {
+        let sandbox = self.sandbox().await;
+        sandbox.fork(&self.provider).await;
+        sandbox
+    }
+
     pub(crate) async fn limited(&self, limits: Limits) -> Inside {
         let options = CreateOptions::new()
             .limits(limits)
@@ -143,6 +150,19 @@ impl Inside {
     /// Runs a command that must not hang.
     pub(crate) async fn run(&self, command: Command) -> sandbox_core::Output {
         in_time(self.exec(command.timeout(DEADLINE))).await.unwrap()
+    }
+
+    /// Makes a fork, for which the sandbox's file tree is replaced.
+    pub(crate) async fn fork(&self, provider: &LocalProvider) -> Self {
+        assert_eq!(self.sh(Who::Root, "echo x >/srv/changed").await, "");
+        let old = self.sh(Who::User, "stat -c %d /").await;
+        let forks = provider.fork(self.id(), 1, CreateOptions::new()).await;
+        // Otherwise it was copied.
+        assert_ne!(self.sh(Who::User, "stat -c %d /").await, old);
+        Self {
+            sandbox: forks.unwrap().remove(0),
+            _provider: provider.clone(),
+        }
     }
 
     /// Starts a program that prints `ready` when it is.

@@ -88,7 +88,13 @@ async fn all_hold_and_show() {
         let wall = report.wall(name).unwrap();
         assert_eq!(wall.enforcement, Enforcement::Enforced, "{wall:?}");
     }
-    assert_eq!(missing(&lab.sandbox().await).await, 0);
+    let sandbox = lab.sandbox().await;
+    assert_eq!(missing(&sandbox).await, 0);
+    if !ordinary::is_ordinary() {
+        let fork = sandbox.fork(&lab.provider).await;
+        assert_eq!(missing(&sandbox).await, 0);
+        assert_eq!(missing(&fork).await, 0);
+    }
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ const LACKING: &[(&str, &str)] = &[
     ("own_limits::", LIMITS),
     ("pool::limits_hold_that_came_with_who_took_it", LIMITS),
     ("pool::what_was_asked_for_is_what_the_sandbox_has", LIMITS),
+    ("rotations::", HOSTS_ROOT),
     ("snapshots::", HOSTS_ROOT),
     ("template::accounts_can_be_added", ROOT),
     ("template::everything_is_writable_and_the_host_is_unchanged", ROOT),

@@ -20,6 +20,7 @@ mod own_limits;
 #[path = "../ordinary/pass.rs"]
 mod pass;
 mod pool;
+mod rotations;
 mod snapshots;
 mod support;
 mod template;

@@ -31,6 +31,7 @@ async fn forks_share_what_they_have_not_changed_and_it_goes_with_the_last() {
     let report = provider.enforcement(&options().source(Source::Fork(parent.id().clone())));
     let memory = report.wall("memory_of_source").unwrap();
     assert_eq!(memory.enforcement, Enforcement::NotEnforced);
+    assert!(memory.detail.contains("without a copy"), "{memory:?}");
     let forks = provider.fork(parent.id(), 3, options()).await.unwrap();
     // One copy for all three.
     assert_eq!(kept(&state).len(), 1);
@@ -147,6 +148,8 @@ async fn a_sandbox_that_ends_while_it_is_copied_leaves_no_snapshot() {
     let many = "import os\nos.makedirs('d')\nfor n in range(20000): open(f'd/{n}', 'w').close()";
     let made = Command::new("python3").args(["-c", many]);
     sandbox.exec(made).await.unwrap().check().unwrap();
+    // With nothing in it, it would not be copied.
+    sh(&*sandbox, "sleep 1000 >/dev/null 2>&1 &").await;
     let keeper = provider.sandbox(sandbox.id());
     let keep = tokio::spawn(async move {
         let snapshots = keeper.require_snapshots()?;

@@ -186,7 +186,10 @@ fn start(watches: bool, prepare: impl FnOnce() + Send + 'static) -> (OwnedFd, Jo
     let (ready, started) = mpsc::channel();
     let worker = std::thread::spawn(move || {
         testing::unshare_mounts().unwrap();
-        let worker = Worker::new(Connection::new(theirs, Duration::from_secs(60)), watches);
+        let worker = Worker::new(
+            Connection::new(theirs, None, Duration::from_secs(60)),
+            watches,
+        );
         prepare();
         ready.send(()).unwrap();
         let _ = worker.run();

@@ -52,6 +52,8 @@ impl Planted {
             template: "host".into(),
             trees: Vec::new(),
             store: Default::default(),
+            generation: 0,
+            next: None,
             template_directory: None,
             template_env: Default::default(),
             volumes: Vec::new(),

@@ -136,6 +136,8 @@ async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
         template: "host".into(),
         trees: Vec::new(),
         store: Default::default(),
+        generation: 0,
+        next: None,
         template_directory: None,
         template_env: Default::default(),
         volumes: Vec::new(),

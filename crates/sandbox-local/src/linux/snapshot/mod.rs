@@ -7,12 +7,13 @@
 //! start of a program, or with `prune`.
 
 mod copy;
+mod rotate;
 mod take;
 
 use super::{
     disk,
     host::Host,
-    record::{Records, make_private, random, storage_error},
+    record::{Record, Records, make_private, random, storage_error},
     remove::remove_tree,
     template::{self, ImportedTemplate, InUse, Origin, Template, Tree, hold},
 };
@@ -27,7 +28,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-pub(crate) use take::{Taken, take};
+pub(crate) use take::{Holder, Taken, take};
 
 /// Name of the directory of all snapshots in the state directory.
 pub(crate) const DIRECTORY: &str = "snapshots";
@@ -60,9 +61,35 @@ struct Manifest {
     #[serde(default)]
     env: BTreeMap<String, String>,
     trees: Vec<Tree>,
-    /// Bytes of its own layers, and files.
+    #[serde(default)]
+    how: How,
+    /// Bytes of its own layers, and files, if they were counted.
     bytes: u64,
     files: u64,
+}
+
+/// How its own layers came about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum How {
+    /// Its files were copied, and shared with the originals where the file system can do that.
+    #[default]
+    Copied,
+    /// They are in a snapshot of the file system that they were in.
+    Shared,
+    /// They are the originals, which nobody changes any more.
+    Frozen,
+}
+
+impl How {
+    /// For people.
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Copied => "its files were copied",
+            Self::Shared => "its files are a snapshot of the sandbox's file system",
+            Self::Frozen => "its files are the sandbox's own, which stands on them as well",
+        }
+    }
 }
 
 impl Manifest {
@@ -99,7 +126,10 @@ impl Offered {
             created_at: self.manifest.created_at(),
             bytes: self.manifest.bytes,
             entries: self.manifest.files,
-            notices: vec![format!("it has the files of the sandbox {sandbox}")],
+            notices: vec![
+                format!("it has the files of the sandbox {sandbox}"),
+                self.manifest.how.describe().to_owned(),
+            ],
             in_use: used.as_ref().is_none_or(|used| used.contains(&directory)),
             env: self.manifest.env,
         }
@@ -402,8 +432,8 @@ fn require_free(state: &Path, name: &str) -> Result<()> {
 }
 
 /// Removes, if nobody else uses them, the withdrawn snapshots among what an ended sandbox has used.
-pub(crate) fn let_go(records: &Records, trees: &[Tree]) {
-    let names = directories(trees);
+pub(crate) fn let_go(records: &Records, record: &Record) {
+    let names = record.snapshots();
     if names.iter().any(|name| name.starts_with(DIRECTORY)) {
         collect(&records.state(), &|| records.templates_in_use());
     }

@@ -1,8 +1,9 @@
-//! Takes a snapshot by copying what a sandbox has changed, while none of its commands runs.
+//! Takes a snapshot of what a sandbox has changed, while none of its commands runs: as a layer that both stand on, by the
+//! file system, or by copying it.
 
 use super::{
-    DIRECTORY, Manifest, NEW, OFFERED, Offered, WITHDRAWN, below, copy, copy::Budget, hold_all,
-    make_directory, new_id, relative, require_free,
+    DIRECTORY, How, Manifest, NEW, OFFERED, Offered, WITHDRAWN, below, copy, copy::Budget,
+    hold_all, make_directory, new_id, relative, require_free, rotate,
 };
 use crate::linux::{
     create::{check_name, now_ms},
@@ -10,8 +11,9 @@ use crate::linux::{
     record::{Record, STORE, storage_error},
     remove::remove_tree,
     site::Site,
-    store::Store,
+    store::{self, Store},
     template::{Layer, Template, Tree, hold},
+    usage,
 };
 use sandbox_core::{Error, ErrorKind, Result, SnapshotInfo};
 use std::{
@@ -24,8 +26,9 @@ use std::{
 pub(crate) const MOST_BYTES: u64 = 4 << 30;
 const MOST_FILES: u64 = 500_000;
 
-/// Most layers of snapshots on each other. One more, and they are merged.
-const DEEPEST: usize = 8;
+/// Most layers of snapshots on each other. One more, and the upper half of them are merged: the lower ones have been there
+/// for longer, and tend to be the larger ones.
+const DEEPEST: usize = 16;
 
 /// A snapshot that was just taken.
 #[derive(Debug)]
@@ -36,8 +39,17 @@ pub(crate) struct Taken {
     pub(crate) template: Template,
 }
 
-/// Copies what the sandbox of this record has changed, of which nothing must run meanwhile. `still_there` says afterwards
-/// whether nobody has begun to remove it. A snapshot without `offer` is for the template that comes with it alone.
+/// A sandbox whose commands are held while a snapshot is taken of it.
+pub(crate) trait Holder {
+    /// Whether nothing is in it but its PID 1, and nothing will be until all is done.
+    fn claim(&self) -> Result<bool>;
+
+    /// Fails if it has ended: then somebody may have begun to remove it.
+    fn still_there(&self) -> Result<()>;
+}
+
+/// Keeps what the sandbox of this record has changed, of which nothing runs meanwhile. Nobody else does the same. A snapshot
+/// without `offer` is for the template that comes with it alone.
 ///
 /// # Errors
 /// `AlreadyExists` for the name, `QuotaExceeded` if there is too much to copy, `StorageFull`.
@@ -46,7 +58,7 @@ pub(crate) fn take(
     record: &Record,
     name: Option<String>,
     offer: bool,
-    still_there: impl FnOnce() -> Result<()>,
+    holder: &impl Holder,
 ) -> Result<Taken> {
     let failed = |error| storage_error(error, "the snapshot could not be written");
     if let Some(name) = &name {
@@ -57,46 +69,67 @@ pub(crate) fn take(
         let message = "the sandbox was made by a version that takes no snapshots";
         return Err(Error::new(ErrorKind::InvalidState, message));
     }
-    let lowers = below(&site.state, record.trees.clone());
-    let upper = site.records.path(&record.id).join(STORE);
-    if !offer && !has_changes(&upper, lowers.len()).map_err(not_copied)? {
+    let record = &rotate::settle(site, record).map_err(failed)?;
+    let (lowers, generation) = (below(&site.state, record.trees.clone()), record.generation);
+    let path = site.records.path(&record.id);
+    let store = path.join(STORE);
+    let changed = has_changes(&store, record).map_err(not_copied)?;
+    if !offer && !changed {
         return unchanged(site, record, lowers);
     }
-    let new = New::make(&site.state, &lowers).map_err(failed)?;
-    let copied = match record.store {
-        Store::Subvolume if !new.is_deep(&lowers) => new.share(site, record, &upper, lowers),
-        _ => new.copy(&upper, lowers),
-    };
-    // What somebody removes meanwhile cannot be copied either, and that is the better reason.
-    still_there()?;
-    let (trees, copied) = copied.map_err(not_copied)?;
-    let manifest = Manifest {
-        name,
+    let manifest = |trees: Vec<Tree>, how, bytes, files| Manifest {
+        name: name.clone(),
         created_ms: now_ms(),
         sandbox: record.id.clone(),
         template: record.template.clone(),
         shell: record.shell.clone(),
         env: record.template_env.clone(),
         trees: relative(&site.state, &trees),
-        bytes: copied.bytes,
-        files: copied.files,
+        how,
+        bytes,
+        files,
     };
-    new.finish(&site.state, manifest, offer)
+    let new = || New::make(&site.state, &lowers).map_err(failed);
+    if changed && record.store == Store::Directory && holder.claim()? {
+        // To count them takes longer the more there are, which is nothing that a fork should wait for.
+        let known = offer.then(|| usage::of_disk(&path)).flatten();
+        let (bytes, files) = known.unwrap_or_default();
+        let frozen = |trees| manifest(trees, How::Frozen, bytes, files);
+        if let Some(made) = rotate::rotate(site, record, new()?, frozen)? {
+            holder.still_there()?;
+            return made.taken(&site.state, offer);
+        }
+    }
+    let new = new()?;
+    let (how, taken) = match record.store {
+        Store::Subvolume if !new.is_deep(&lowers) => {
+            (How::Shared, new.share(site, record, &store, lowers.clone()))
+        }
+        _ => (How::Copied, new.copy(&store, generation, lowers.clone())),
+    };
+    // What somebody removes meanwhile cannot be copied either, and that is the better reason.
+    holder.still_there()?;
+    let (trees, copied) = taken.map_err(not_copied)?;
+    let manifest = manifest(trees, how, copied.bytes, copied.files);
+    let file = if offer { OFFERED } else { WITHDRAWN };
+    new.put(&site.state, manifest, file)?
+        .taken(&site.state, offer)
 }
 
 /// Whether anything is in the upper directories of a store.
-fn has_changes(store: &Path, trees: usize) -> io::Result<bool> {
-    for index in 0..trees {
-        if !is_empty(&store.join(upper_of(index)))? {
+fn has_changes(store: &Path, record: &Record) -> io::Result<bool> {
+    for index in 0..record.trees.len() {
+        if !is_empty(&upper_of(store, index, record.generation))? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Name of the upper directory of a tree.
-fn upper_of(index: usize) -> String {
-    format!("u{index}")
+/// The upper directory of a tree.
+fn upper_of(store: &Path, index: usize, generation: u32) -> PathBuf {
+    let [upper, _] = store::names(index, generation);
+    store.join(upper)
 }
 
 fn is_empty(directory: &Path) -> io::Result<bool> {
@@ -121,7 +154,7 @@ fn unchanged(site: &Site, record: &Record, trees: Vec<Tree>) -> Result<Taken> {
     })
 }
 
-fn not_copied(error: io::Error) -> Error {
+pub(super) fn not_copied(error: io::Error) -> Error {
     if error.kind() != io::ErrorKind::FileTooLarge {
         return storage_error(error, "the sandbox's changed files could not be copied");
     }
@@ -133,7 +166,7 @@ fn not_copied(error: io::Error) -> Error {
 }
 
 /// A snapshot that is being made. Dropping it removes what there is of it.
-struct New {
+pub(super) struct New {
     id: String,
     path: PathBuf,
     /// This and all below it, so that nobody removes them.
@@ -172,7 +205,7 @@ impl New {
     }
 
     /// Whether one more layer would be one too many.
-    fn is_deep(&self, trees: &[Tree]) -> bool {
+    pub(super) fn is_deep(&self, trees: &[Tree]) -> bool {
         trees.iter().any(|tree| self.count_ours(tree) >= DEEPEST)
     }
 
@@ -186,32 +219,53 @@ impl New {
     ) -> io::Result<(Vec<Tree>, Budget)> {
         let shared = disk::copy(&site.state, record.id.as_str(), &self.id)?;
         for (index, tree) in trees.iter_mut().enumerate() {
-            let upper = upper_of(index);
-            if !is_empty(&store.join(&upper))? {
-                let path = shared.join(upper);
+            let upper = |store| upper_of(store, index, record.generation);
+            if !is_empty(&upper(store))? {
+                let path = upper(&shared);
                 tree.lowers.insert(0, Layer { path, stored: true });
             }
         }
         Ok((trees, Budget { bytes: 0, files: 0 }))
     }
 
+    /// The trees with layers for what is in the upper directories in `store`. They are not there yet.
+    pub(super) fn adopt(
+        &self,
+        store: &Path,
+        generation: u32,
+        mut trees: Vec<Tree>,
+    ) -> io::Result<Vec<Tree>> {
+        for (index, tree) in trees.iter_mut().enumerate() {
+            if !is_empty(&upper_of(store, index, generation))? {
+                let path = self.path.join(index.to_string());
+                tree.lowers.insert(0, Layer { path, stored: true });
+            }
+        }
+        Ok(trees)
+    }
+
     /// Copies the upper directories in `store`; returns the trees with them, and what was copied.
-    fn copy(&self, store: &Path, mut trees: Vec<Tree>) -> io::Result<(Vec<Tree>, Budget)> {
+    pub(super) fn copy(
+        &self,
+        store: &Path,
+        generation: u32,
+        mut trees: Vec<Tree>,
+    ) -> io::Result<(Vec<Tree>, Budget)> {
         let links = self.path.join("links");
         let mut budget = Budget {
             bytes: MOST_BYTES,
             files: MOST_FILES,
         };
         for (index, tree) in trees.iter_mut().enumerate() {
-            let upper = store.join(upper_of(index));
+            let upper = upper_of(store, index, generation);
             if is_empty(&upper)? {
                 continue;
             }
             let copied = self.path.join(index.to_string());
             let mut merged = vec![upper];
-            let ours = self.count_ours(tree);
-            if ours >= DEEPEST {
-                merged.extend(tree.lowers.drain(..ours).map(|layer| layer.path));
+            if self.count_ours(tree) >= DEEPEST {
+                let upper_half = tree.lowers.drain(..DEEPEST / 2);
+                merged.extend(upper_half.map(|layer| layer.path));
             }
             for layer in merged {
                 // Files of different layers have nothing in common.
@@ -234,8 +288,8 @@ impl New {
         Ok((trees, copied))
     }
 
-    /// Gives it its name, from which on it is there, whole.
-    fn finish(mut self, state: &Path, mut manifest: Manifest, offer: bool) -> Result<Taken> {
+    /// Gives it its name, from which on it is there, with `file` as its manifest.
+    pub(super) fn put(mut self, state: &Path, mut manifest: Manifest, file: &str) -> Result<Made> {
         let failed = |error| storage_error(error, "the snapshot could not be written");
         let directory = state.join(DIRECTORY);
         let path = directory.join(&self.id);
@@ -246,24 +300,70 @@ impl New {
             }
         }
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
-        let file = if offer { OFFERED } else { WITHDRAWN };
         fs::write(self.path.join(file), text).map_err(failed)?;
-        let names = File::create(directory.join(".lock")).map_err(failed)?;
-        names.lock().map_err(failed)?;
-        if let Some(name) = &manifest.name {
-            require_free(state, name)?;
-        }
+        let name = manifest.name.as_ref().filter(|_| file == OFFERED);
+        let _names = name.map(|name| reserve(state, name)).transpose()?;
         fs::rename(&self.path, &path).map_err(failed)?;
         self.path = PathBuf::new();
-        let id = std::mem::take(&mut self.id);
+        Ok(Made {
+            id: std::mem::take(&mut self.id),
+            held: std::mem::take(&mut self.held),
+            manifest,
+            offered: file == OFFERED,
+        })
+    }
+}
+
+/// Refuses a name that is taken. As long as what is returned is there, nobody takes it.
+fn reserve(state: &Path, name: &str) -> Result<File> {
+    let lock = || {
+        let names = File::create(state.join(DIRECTORY).join(".lock"))?;
+        names.lock()?;
+        Ok(names)
+    };
+    let names =
+        lock().map_err(|error| storage_error(error, "the snapshot could not be written"))?;
+    require_free(state, name)?;
+    Ok(names)
+}
+
+/// A snapshot that was made.
+pub(super) struct Made {
+    id: String,
+    /// This and all below it, so that nobody removes them.
+    held: Vec<File>,
+    manifest: Manifest,
+    offered: bool,
+}
+
+impl Made {
+    /// Name of its directory, as records have it.
+    pub(super) fn directory(&self) -> String {
+        format!("{DIRECTORY}/{}", self.id)
+    }
+
+    pub(super) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Offers it, if it is to be and is not yet.
+    fn taken(self, state: &Path, offer: bool) -> Result<Taken> {
+        if offer && !self.offered {
+            let name = self.manifest.name.as_ref();
+            let _names = name.map(|name| reserve(state, name)).transpose()?;
+            let path = state.join(self.directory());
+            fs::rename(path.join(WITHDRAWN), path.join(OFFERED))
+                .map_err(|error| storage_error(error, "the snapshot could not be written"))?;
+        }
         let template = Template {
-            name: manifest.template.clone(),
-            directory: format!("{DIRECTORY}/{id}"),
-            _held: std::mem::take(&mut self.held),
-            trees: below(state, manifest.trees.clone()),
-            shell: manifest.shell.clone(),
-            env: manifest.env.clone(),
+            name: self.manifest.template.clone(),
+            directory: self.directory(),
+            _held: self.held,
+            trees: below(state, self.manifest.trees.clone()),
+            shell: self.manifest.shell.clone(),
+            env: self.manifest.env.clone(),
         };
+        let (id, manifest) = (self.id, self.manifest);
         let info = offer.then(|| Offered { id, manifest }.info());
         Ok(Taken { info, template })
     }

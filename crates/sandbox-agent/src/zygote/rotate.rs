@@ -1,0 +1,205 @@
+//! Gives a sandbox new overlays while it lives, so that what it has changed so far can be a layer of others.
+//!
+//! A mounted overlay cannot be given other layers, so new ones are made and take its place. From then on nothing can be
+//! written to the old ones: the kernel refuses to make a file system read-only that somebody could still write to, in
+//! whatever process or namespace, and that is found out before anything is replaced.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use sandbox_agent::protocol::VERSION;
+use sandbox_agent::protocol::Wire as _;
+use sandbox_agent::protocol::zygote::{Reply, Rotate};
+
+use super::failure::{During as _, Failure};
+use super::overlay::{self, Attached, Maps, Owners};
+use super::owners::{Range, StorageMaps};
+use super::switch::Switch;
+use super::{CHILD_TIMEOUT, Zygote, await_child, mounts, request, stage};
+use crate::sys::clone::{self, NewNamespaces};
+use crate::sys::{file, mount, program, socket};
+
+/// What came of a request. To be dropped after the answer: it lets go of file systems, which takes a while.
+#[derive(Debug)]
+pub(crate) struct Rotated {
+    reply: Reply,
+    _old: Vec<OwnedFd>,
+    _layers: Option<Attached>,
+}
+
+impl Rotated {
+    /// What the library is told.
+    pub(crate) fn reply(&self) -> Reply {
+        self.reply.clone()
+    }
+}
+
+impl Zygote {
+    /// Gives a sandbox new overlays. If that fails it has its old ones, as they were.
+    pub(super) fn rotate(
+        &mut self,
+        request: &Rotate,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Rotated, Failure> {
+        let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
+        request::check_rotation(request, storage_base)?;
+        let init = request::only(fds)?;
+        let sandbox = Sandbox::find(request, init.as_fd())?;
+        let (overlays, layers) = self.make_overlays(request, &sandbox)?;
+        let rotated = |reply, old, layers| Rotated {
+            reply,
+            _old: old,
+            _layers: Some(layers),
+        };
+        let Some(sealed) = Sealed::seal(&sandbox.old)? else {
+            return Ok(rotated(Reply::Busy {}, sandbox.old, layers));
+        };
+        let targets = request
+            .overlays
+            .iter()
+            .map(|overlay| relative(&overlay.target.0));
+        let switch = Switch {
+            overlays: targets.zip(overlays).collect(),
+            others: sandbox.others,
+        };
+        in_child(|| switch.carry_out(init.as_fd()))?;
+        sealed.keep();
+        Ok(rotated(Reply::Rotated {}, sandbox.old, layers))
+    }
+
+    fn make_overlays(
+        &mut self,
+        request: &Rotate,
+        sandbox: &Sandbox,
+    ) -> Result<(Vec<OwnedFd>, Attached), Failure> {
+        let range = Range {
+            base: request.uid_base,
+            count: request.uid_count,
+        };
+        let storage = self.storage.as_mut();
+        let storage = storage.ok_or_else(|| Failure::invalid("map the owners of other layers"))?;
+        let maps = Some(Maps {
+            lower: sandbox.users.as_fd(),
+            store: storage.get(range)?,
+        });
+        let owners = Owners {
+            maps,
+            base: range.base,
+        };
+        let mut made = Vec::new();
+        let deliver = |overlay| {
+            made.push(overlay);
+            Ok(())
+        };
+        let (wanted, generation) = (&request.overlays, request.generation);
+        let layers = overlay::make(&self.stage, wanted, generation, owners, deliver)?;
+        Ok((made, layers))
+    }
+}
+
+/// A sandbox that lives, as it was found.
+struct Sandbox {
+    /// Its user namespace.
+    users: OwnedFd,
+    /// The roots of its overlays.
+    old: Vec<OwnedFd>,
+    /// Where all else is mounted on these.
+    others: Vec<CString>,
+}
+
+impl Sandbox {
+    fn find(request: &Rotate, init: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let path = |name: &str| format!("/proc/{}/{name}", request.pid);
+        let users = fs::File::open(path("ns/user")).during("open the sandbox's user namespace")?;
+        let list = fs::read(path("mountinfo")).during("read the list of mounts")?;
+        let root = stage::directory(&path("root")).during("open the sandbox's root")?;
+        // What runs now has run all the time, so all this is its own and not that of a later process.
+        clone::check_running(init).during("find the sandbox")?;
+        let targets = request.overlays.iter().map(|overlay| &*overlay.target.0);
+        let others = mounts::on_overlays(&list, &targets.collect::<Vec<_>>())?;
+        let mut old = Vec::new();
+        for overlay in &request.overlays {
+            let opened = open_below(&root, &overlay.target.0);
+            old.push(opened.during("open the sandbox's overlays")?);
+        }
+        Ok(Self {
+            users: users.into(),
+            old,
+            others,
+        })
+    }
+}
+
+/// The place of `target`, an absolute path, below the root.
+fn relative(target: &[u8]) -> CString {
+    // Paths with zero bytes were refused.
+    CString::new(target.strip_prefix(b"/").unwrap_or(target)).unwrap_or_default()
+}
+
+fn open_below(root: &OwnedFd, target: &[u8]) -> io::Result<OwnedFd> {
+    let target = relative(target);
+    if target.is_empty() {
+        return root.try_clone();
+    }
+    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    file::open(root.as_fd(), &target, flags, 0, resolve)
+}
+
+/// Overlays that nobody can write to. Dropping it makes them writable again.
+struct Sealed<'a>(&'a [OwnedFd]);
+
+impl<'a> Sealed<'a> {
+    /// `None` if somebody could still write to one of them.
+    fn seal(overlays: &'a [OwnedFd]) -> Result<Option<Self>, Failure> {
+        let mut sealed = Self(&[]);
+        for (index, overlay) in overlays.iter().enumerate() {
+            match mount::set_read_only(overlay.as_fd(), true) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(None),
+                result => result.during("make the old overlays read-only")?,
+            }
+            sealed.0 = &overlays[..=index];
+        }
+        Ok(Some(sealed))
+    }
+
+    /// They stay so.
+    fn keep(mut self) {
+        self.0 = &[];
+    }
+}
+
+impl Drop for Sealed<'_> {
+    fn drop(&mut self) {
+        for overlay in self.0 {
+            // What could be made read-only can be made writable.
+            let _ = mount::set_read_only(overlay.as_fd(), false);
+        }
+    }
+}
+
+/// Does `work` in a process of its own, and waits for it. That process has the library's socket as well: should the zygote
+/// be killed, the library hears of its end only when this is over.
+fn in_child(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let (ours, theirs) = socket::pair().during("make a socket for the new process")?;
+    socket::set_receive_timeout(ours.as_fd(), CHILD_TIMEOUT)
+        .during("make a socket for the new process")?;
+    match clone::fork_into(0, None).during("start another process")? {
+        NewNamespaces::Child => {
+            let reply = match work() {
+                Ok(()) => Reply::Ready { version: VERSION },
+                Err(failure) => failure.into_reply(),
+            };
+            let told = socket::send(theirs.as_fd(), &reply.encode(), &[]);
+            program::exit(i32::from(told.is_err()))
+        }
+        NewNamespaces::Parent(child) => {
+            drop(theirs);
+            let answer = await_child(&ours);
+            drop(child);
+            answer
+        }
+    }
+}
