@@ -19,6 +19,9 @@ use crate::sys::socket;
 /// Milliseconds without a new command after which no process is kept ready for one.
 const RESERVE_MS: u64 = 10_000;
 
+/// As [`RESERVE_MS`], where no command has come yet: who makes many sandboxes at once may leave them idle.
+const FIRST_RESERVE_MS: u64 = 1_000;
+
 impl Agent {
     /// A new process says why it cannot run the program, or has closed the socket because it does.
     pub(super) fn resolve_start(&mut self, number: u64) {
@@ -123,7 +126,12 @@ impl Agent {
             self.reserve = self.launcher.recruit(&mut self.cgroups).ok();
         }
         self.deadlines.cancel(Due::Reserve);
-        if let Some(at) = after(RESERVE_MS).filter(|_| self.stage != Stage::Waits) {
+        let patience = if self.next_process == 1 {
+            FIRST_RESERVE_MS
+        } else {
+            RESERVE_MS
+        };
+        if let Some(at) = after(patience).filter(|_| self.stage != Stage::Waits) {
             self.deadlines.add(at, Due::Reserve);
         }
     }
