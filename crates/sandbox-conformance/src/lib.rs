@@ -9,4 +9,4 @@ mod runner;
 mod spec;
 
 pub use harness::Harness;
-pub use runner::{run, run_all};
+pub use runner::{check, run, run_all};

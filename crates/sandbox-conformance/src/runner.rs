@@ -9,7 +9,15 @@ use crate::{
 };
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sandbox_core::{Error, SandboxProvider};
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     task::JoinError,
@@ -42,6 +50,48 @@ pub fn run_all(harnesses: impl IntoIterator<Item = Harness>) -> ExitCode {
             complain(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs the suite on one provider as a part of a test, so many cases at a time. Most of them wait for something, so that
+/// many more than there are processors take less time. Returns how many have passed; the others are about what the provider
+/// lacks.
+///
+/// # Errors
+/// The names of the cases that failed, and why, a line each; or why the provider could not be made.
+pub fn check(harness: Harness, at_once: usize) -> Result<usize, String> {
+    let specs: Vec<Spec> = cases::all().copied().collect();
+    check_all(harness, &specs, at_once)
+}
+
+fn check_all(harness: Harness, specs: &[Spec], at_once: usize) -> Result<usize, String> {
+    let said = |error| format!("cannot start the suite: {}", described(&error));
+    let runtime = runtime().map_err(said)?;
+    let provider = runtime.block_on(harness.source.provider()).map_err(said)?;
+    let (harness, handle) = (Arc::new(harness), runtime.handle());
+    let (next, passed, failed) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::default());
+    let work = || {
+        while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match complete(*spec, Arc::clone(&harness), Arc::clone(&provider), handle) {
+                Ok(Completion::Completed) => drop(passed.fetch_add(1, Ordering::Relaxed)),
+                Ok(Completion::Ignored { .. }) => {}
+                Err(why) => {
+                    let why = why.message().unwrap_or_default();
+                    let mut failed: MutexGuard<'_, Vec<_>> =
+                        failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    failed.push(format!("{}: {why}", spec.name));
+                }
+            }
+        }
+    };
+    thread::scope(|scope| (0..at_once).for_each(|_| drop(scope.spawn(work))));
+    drop(provider);
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failed.is_empty() {
+        Ok(passed.into_inner())
+    } else {
+        Err(failed.join("\n"))
     }
 }
 
@@ -338,5 +388,27 @@ mod tests {
             error.map(|error| error.kind()),
             Some(ErrorKind::Unsupported)
         );
+    }
+
+    #[test]
+    fn as_a_part_of_a_test_it_says_what_failed_and_counts_the_rest() {
+        let pass: Run = |_| Box::pin(async { Ok(()) });
+        let fail: Run = |_| Box::pin(async { Err(Stop::Failed("on purpose".into())) });
+        let spec = |name, needs, run| Spec { name, needs, run };
+        let check = |specs: &[Spec]| {
+            let harness = Harness::new(Arc::new(FakeProvider::new()));
+            check_all(harness, specs, 4)
+        };
+        let good = [
+            spec("a::one", &[], pass),
+            spec("a::two", &[], pass),
+            spec("a::lacking", &[Need::Shell], fail),
+        ];
+        assert_eq!(check(&good), Ok(2));
+        let bad = [spec("a::bad", &[], fail), spec("a::worse", &[], fail)];
+        let text = check(&[&good[..], &bad].concat()).unwrap_err();
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["a::bad: on purpose", "a::worse: on purpose"]);
     }
 }
