@@ -8,13 +8,17 @@ use crate::{
 use sandbox_core::prelude::*;
 use sandbox_local::{ImportOptions, ImportedTemplate, LocalProvider, Origin};
 use serde_json::json;
-use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, MetadataExt, symlink},
+    path::PathBuf,
+};
 use tar::EntryType;
 use tempfile::TempDir;
 
 /// A state without the template `host`, and a small tree to add odd things to.
 struct Place {
-    _state: State,
+    state: State,
     provider: LocalProvider,
     directory: TempDir,
 }
@@ -25,7 +29,7 @@ impl Place {
         small_tree(&directory.path().join("tree"));
         Self {
             provider: state.provider(),
-            _state: state,
+            state,
             directory,
         }
     }
@@ -206,4 +210,32 @@ async fn a_tree_that_has_a_file_as_archives_of_images_have_is_a_tree() {
         assert_eq!(template.origin, Origin::Archive);
         assert_eq!(place.print(&template, "cat /manifest.json").await, text);
     }
+}
+
+#[tokio::test]
+async fn zeros_take_no_room() {
+    let place = Place::new();
+    let middle = 40 << 20;
+    let file = fs::File::create(place.path("tree/zeros")).unwrap();
+    file.write_all_at(b"first", 0).unwrap();
+    file.write_all_at(b"middle", middle).unwrap();
+    file.set_len(2 * middle).unwrap();
+    let template = place.import_path("tree").await.unwrap();
+    assert!(template.bytes > 2 * middle);
+    let look = "stat -c %s /zeros; cat /zeros";
+    let expected = [
+        format!("{}\nfirst", 2 * middle).into_bytes(),
+        vec![0; middle as usize - 5],
+        b"middle".to_vec(),
+        vec![0; middle as usize - 6],
+    ];
+    let options = CreateOptions::new().template(template.id.clone());
+    let sandbox = place.provider.create(options).await.unwrap();
+    let running = sandbox.spawn(Command::shell(look)).await.unwrap();
+    let output = running.output_within(100 << 20).await.unwrap();
+    assert!(output.stdout == expected.concat(), "it is another file");
+    let directory = template.id.as_str().replace(':', "-");
+    let stored = place.state.path().join("templates").join(directory);
+    let stored = fs::metadata(stored.join("root/zeros")).unwrap();
+    assert!(stored.blocks() * 512 < 1 << 20, "{}", stored.blocks());
 }

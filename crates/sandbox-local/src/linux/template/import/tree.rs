@@ -21,7 +21,7 @@ use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     ffi::CString,
     fs::File,
-    io::{Read, Write},
+    io::{self, Read, Seek, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
@@ -216,10 +216,13 @@ impl Tree {
             if count == 0 {
                 return Err(hostile("a file ends early").with_context("entry", &entry.name));
             }
-            file.write_all(&self.buffer[..count])
+            write_sparsely(&mut file, &self.buffer[..count])
                 .map_err(|error| storage_error(error, WRITING))?;
             left -= count as u64;
         }
+        // It may end with a hole.
+        file.set_len(size)
+            .map_err(|error| storage_error(error, WRITING))?;
         self.own(&file, entry.uid, entry.gid)?;
         fchmod(&file, Mode::from_raw_mode(entry.permissions())).map_err(failed)?;
         rustix::fs::futimens(&file, &times(entry.modified)).map_err(failed)
@@ -285,6 +288,14 @@ impl Sink for Tree {
     fn header(&mut self) -> Result<()> {
         Ok(())
     }
+}
+
+/// Writes `bytes`, or leaves a hole for them, which takes no room.
+fn write_sparsely(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return file.seek_relative(bytes.len() as i64);
+    }
+    file.write_all(bytes)
 }
 
 const WRITING: &str = "the template could not be written";
