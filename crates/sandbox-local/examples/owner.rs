@@ -1,7 +1,7 @@
 //! A program with sandboxes of its own: makes as many as its first argument says (`detached` as the second lets them
 //! live on), prints their ids, and holds them until its standard input ends. The third is the size of its pool, which is
-//! full before anything else happens. With a fourth it also keeps the state of each, and forks it onto a disk of its own, a
-//! `large` or a `small` one.
+//! full before anything else happens. With a fourth it also forks each while nothing runs in it, keeps its state when something
+//! does, and forks it onto a disk of its own, a `large` or a `small` one.
 
 use sandbox_core::{SnapshotOptions, prelude::*};
 use sandbox_local::LocalProvider;
@@ -34,6 +34,11 @@ async fn main() -> anyhow::Result<()> {
         let sandbox = provider
             .create(CreateOptions::new().ownership(ownership))
             .await?;
+        if forks.is_some() {
+            sandbox.files().write_bytes("idle", "yes").await?;
+            let options = CreateOptions::new().ownership(ownership);
+            provider.fork(sandbox.id(), 1, options).await?;
+        }
         sandbox
             .exec(Command::shell("sleep 1000 & echo started > started"))
             .await?;

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use sandbox_agent::protocol::agent::{Event, Failure};
 
 use super::agent::{Agent, Task};
 use super::deadlines::{Due, after};
 use super::refusal::Refusal;
-use crate::sys::signal;
+use crate::sys::{mount, signal};
 
 /// Milliseconds in which those must have ended that were sent away.
 const LEAVE_MS: u64 = 250;
@@ -104,6 +106,10 @@ impl Agent {
         }
         self.claim.holder = None;
         self.deadlines.cancel(Due::Claim);
+        if !is_whole() {
+            // Whoever was to replace it was killed in the middle, and nobody can put it right.
+            self.end();
+        }
         self.serve_workers();
         for other in self.connections.keys() {
             self.tasks.insert(Task::Serve(*other));
@@ -116,6 +122,16 @@ impl Agent {
             self.later(Task::Recruit);
         }
     }
+}
+
+/// Whether the file tree is one that can be worked in.
+fn is_whole() -> bool {
+    let root = std::fs::File::open("/");
+    let writable = root.and_then(|root| mount::is_read_only(root.as_fd()).map(|only| !only));
+    writable.unwrap_or(false)
+        && ["/proc/1", "/dev/null"]
+            .iter()
+            .all(|path| Path::new(path).exists())
 }
 
 /// All processes of the sandbox but PID 1.

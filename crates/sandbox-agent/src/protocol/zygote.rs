@@ -112,7 +112,8 @@ wire_struct! {
     /// Gives a sandbox, in which nothing runs but its PID 1, new overlays in the place of those that it has. What is
     /// mounted on the old ones moves to the new ones, and nobody can write to the old ones any more.
     ///
-    /// The pidfd of PID 1 comes along.
+    /// The pidfd of PID 1 comes along, and the connection that has claimed the sandbox ([`super::agent::Request::Claim`]):
+    /// so that the claim lasts until all is done, whatever becomes of the library.
     pub struct Rotate {
         /// Process id of PID 1, as the zygote sees it.
         pub pid: u32,

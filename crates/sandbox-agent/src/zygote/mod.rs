@@ -330,18 +330,24 @@ fn fork_counted(
 
 /// Waits for the child's word that it is complete.
 fn await_child(socket: &OwnedFd) -> Result<(), Failure> {
+    match receive_reply(socket)? {
+        Reply::Ready { .. } => Ok(()),
+        Reply::Failed { step, errno } => Err(Failure::new(step, errno)),
+        _ => Err(Failure::invalid(
+            "wait for the new process: it gave no sensible answer",
+        )),
+    }
+}
+
+/// Waits for what a child has to say.
+fn receive_reply(socket: &OwnedFd) -> Result<Reply, Failure> {
     let Some(message) = socket::receive(socket.as_fd()).during("wait for the new process")? else {
         return Err(Failure::invalid(
             "wait for the new process: it ended during its set-up",
         ));
     };
-    match Reply::decode(&message.bytes) {
-        Ok(Reply::Ready { .. }) => Ok(()),
-        Ok(Reply::Failed { step, errno }) => Err(Failure::new(step, errno)),
-        _ => Err(Failure::invalid(
-            "wait for the new process: it gave no sensible answer",
-        )),
-    }
+    Reply::decode(&message.bytes)
+        .map_err(|_| Failure::invalid("wait for the new process: it gave no sensible answer"))
 }
 
 /// The namespaces that a new process must begin in. It makes the others itself, which takes longer than all of these,

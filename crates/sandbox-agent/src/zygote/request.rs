@@ -112,16 +112,12 @@ pub(crate) fn check_rotation(request: &Rotate, storage_base: Option<u32>) -> Res
     check_overlays(&request.overlays)
 }
 
-/// The descriptor of a request for new overlays.
-pub(crate) fn only(fds: Vec<OwnedFd>) -> Result<OwnedFd, Failure> {
-    let count = fds.len();
-    let mut fds = fds.into_iter();
-    match (fds.next(), fds.next()) {
-        (Some(only), None) => Ok(only),
-        _ => Err(Failure::invalid(format!(
-            "check the descriptors: {count} came, not 1"
-        ))),
-    }
+/// The descriptors of a request for new overlays: PID 1, and the connection that has claimed it.
+pub(crate) fn pair(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 2], Failure> {
+    <[OwnedFd; 2]>::try_from(fds).map_err(|fds| {
+        let count = fds.len();
+        Failure::invalid(format!("check the descriptors: {count} came, not 2"))
+    })
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {

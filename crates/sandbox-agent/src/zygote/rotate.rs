@@ -3,13 +3,15 @@
 //! A mounted overlay cannot be given other layers, so new ones are made and take its place. From then on nothing can be
 //! written to the old ones: the kernel refuses to make a file system read-only that somebody could still write to, in
 //! whatever process or namespace, and that is found out before anything is replaced.
+//!
+//! All of it, from there on, is done by one process, which ends only when it is done: should its zygote be killed meanwhile,
+//! the sandbox has the new overlays nevertheless.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use sandbox_agent::protocol::VERSION;
 use sandbox_agent::protocol::Wire as _;
 use sandbox_agent::protocol::zygote::{Reply, Rotate};
 
@@ -17,7 +19,7 @@ use super::failure::{During as _, Failure};
 use super::overlay::{self, Attached, Maps, Owners};
 use super::owners::{Range, StorageMaps};
 use super::switch::Switch;
-use super::{CHILD_TIMEOUT, Zygote, await_child, mounts, request, stage};
+use super::{CHILD_TIMEOUT, Zygote, mounts, receive_reply, request, stage};
 use crate::sys::clone::{self, NewNamespaces};
 use crate::sys::{file, mount, program, socket};
 
@@ -45,16 +47,14 @@ impl Zygote {
     ) -> Result<Rotated, Failure> {
         let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
         request::check_rotation(request, storage_base)?;
-        let init = request::only(fds)?;
+        // Held until the sandbox is whole again, by the process that does it as well.
+        let [init, _claim] = request::pair(fds)?;
         let sandbox = Sandbox::find(request, init.as_fd())?;
         let (overlays, layers) = self.make_overlays(request, &sandbox)?;
         let rotated = |reply, old, layers| Rotated {
             reply,
             _old: old,
             _layers: Some(layers),
-        };
-        let Some(sealed) = Sealed::seal(&sandbox.old)? else {
-            return Ok(rotated(Reply::Busy {}, sandbox.old, layers));
         };
         let targets = request
             .overlays
@@ -64,9 +64,18 @@ impl Zygote {
             overlays: targets.zip(overlays).collect(),
             others: sandbox.others,
         };
-        in_child(|| switch.carry_out(init.as_fd()))?;
-        sealed.keep();
-        Ok(rotated(Reply::Rotated {}, sandbox.old, layers))
+        let old = sandbox.old;
+        let reply = in_child(|| {
+            if !seal(&old)? {
+                return Ok(Reply::Busy {});
+            }
+            switch.carry_out(init.as_fd())?;
+            Ok(Reply::Rotated {})
+        });
+        if reply.is_err() {
+            unseal(&old);
+        }
+        Ok(rotated(reply?, old, layers))
     }
 
     fn make_overlays(
@@ -148,58 +157,48 @@ fn open_below(root: &OwnedFd, target: &[u8]) -> io::Result<OwnedFd> {
     file::open(root.as_fd(), &target, flags, 0, resolve)
 }
 
-/// Overlays that nobody can write to. Dropping it makes them writable again.
-struct Sealed<'a>(&'a [OwnedFd]);
-
-impl<'a> Sealed<'a> {
-    /// `None` if somebody could still write to one of them.
-    fn seal(overlays: &'a [OwnedFd]) -> Result<Option<Self>, Failure> {
-        let mut sealed = Self(&[]);
-        for (index, overlay) in overlays.iter().enumerate() {
-            match mount::set_read_only(overlay.as_fd(), true) {
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(None),
-                result => result.during("make the old overlays read-only")?,
-            }
-            sealed.0 = &overlays[..=index];
+/// Lets nobody write to these any more. If somebody still could, all of them can be written to, and it is false.
+fn seal(overlays: &[OwnedFd]) -> Result<bool, Failure> {
+    for (index, overlay) in overlays.iter().enumerate() {
+        let sealed = mount::set_read_only(overlay.as_fd(), true);
+        if sealed.is_err() {
+            unseal(&overlays[..index]);
         }
-        Ok(Some(sealed))
+        match sealed {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(false),
+            result => result.during("make the old overlays read-only")?,
+        }
     }
+    Ok(true)
+}
 
-    /// They stay so.
-    fn keep(mut self) {
-        self.0 = &[];
+fn unseal(overlays: &[OwnedFd]) {
+    for overlay in overlays {
+        // What could be made read-only can be made writable.
+        let _ = mount::set_read_only(overlay.as_fd(), false);
     }
 }
 
-impl Drop for Sealed<'_> {
-    fn drop(&mut self) {
-        for overlay in self.0 {
-            // What could be made read-only can be made writable.
-            let _ = mount::set_read_only(overlay.as_fd(), false);
-        }
-    }
-}
-
-/// Does `work` in a process of its own, and waits for it. That process has the library's socket as well: should the zygote
-/// be killed, the library hears of its end only when this is over.
-fn in_child(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+/// Does `work` in a process of its own, and waits for its answer. That process has the library's socket as well: should the
+/// zygote be killed, the library hears of its end only when this is over.
+fn in_child(work: impl FnOnce() -> Result<Reply, Failure>) -> Result<Reply, Failure> {
     let (ours, theirs) = socket::pair().during("make a socket for the new process")?;
     socket::set_receive_timeout(ours.as_fd(), CHILD_TIMEOUT)
         .during("make a socket for the new process")?;
     match clone::fork_into(0, None).during("start another process")? {
         NewNamespaces::Child => {
-            let reply = match work() {
-                Ok(()) => Reply::Ready { version: VERSION },
-                Err(failure) => failure.into_reply(),
-            };
+            let reply = work().unwrap_or_else(Failure::into_reply);
             let told = socket::send(theirs.as_fd(), &reply.encode(), &[]);
             program::exit(i32::from(told.is_err()))
         }
         NewNamespaces::Parent(child) => {
             drop(theirs);
-            let answer = await_child(&ours);
+            let answer = receive_reply(&ours);
             drop(child);
-            answer
+            match answer? {
+                Reply::Failed { step, errno } => Err(Failure::new(step, errno)),
+                reply => Ok(reply),
+            }
         }
     }
 }

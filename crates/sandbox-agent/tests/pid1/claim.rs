@@ -135,3 +135,17 @@ fn a_claim_takes_a_holder_and_is_made_once() {
     drop(holder);
     assert_eq!(world.claim().0, Event::Done {});
 }
+
+#[test]
+fn a_tree_that_is_not_whole_afterwards_is_the_end() {
+    for damage in ["mount -o remount,bind,ro /", "umount --lazy /proc"] {
+        let world = World::new();
+        let (answer, holder) = world.claim();
+        assert_eq!(answer, Event::Done {});
+        let (success, said) = world.sandbox.shell(damage);
+        assert!(success, "{said}");
+        assert!(!world.sandbox.has_ended());
+        drop(holder);
+        assert!(world.sandbox.ends(), "{damage}");
+    }
+}

@@ -59,7 +59,8 @@ impl World {
 
     fn rotate(&self, rotate: Rotate) -> Reply {
         let message = Request::Rotate { rotate }.encode();
-        self.zygote.send(&message, &[self.sandbox.pidfd.as_fd()]);
+        let fds = [&self.sandbox.pidfd, &self.sandbox.lifeline].map(|fd| fd.as_fd());
+        self.zygote.send(&message, &fds);
         self.zygote.receive().unwrap().0
     }
 

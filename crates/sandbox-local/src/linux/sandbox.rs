@@ -27,7 +27,7 @@ use sandbox_core::{
 };
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, OnceLock},
     thread,
     time::{self, Duration, SystemTime},
@@ -322,6 +322,10 @@ impl snapshot::Holder for Held {
             } => Ok(false),
             other => Err(unexpected(other)),
         }
+    }
+
+    fn connection(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
     }
 
     fn still_there(&self) -> Result<()> {

@@ -74,13 +74,18 @@ impl Zygote {
         }
     }
 
-    /// Gives a sandbox, in which nothing runs but its PID 1, new overlays. Returns whether it has them: it keeps its own if
+    /// Gives a sandbox, which the connection `claim` has for itself, new overlays. Returns whether it has them: it keeps its own if
     /// somebody could still write to them.
     ///
     /// # Errors
     /// Then it has its own in most cases, but if the zygote has ended that cannot be told.
-    pub(crate) fn rotate(&self, rotate: Rotate, init: BorrowedFd<'_>) -> Result<bool> {
-        match self.request(&Request::Rotate { rotate }, &[init])?.0 {
+    pub(crate) fn rotate(
+        &self,
+        rotate: Rotate,
+        init: BorrowedFd<'_>,
+        claim: BorrowedFd<'_>,
+    ) -> Result<bool> {
+        match self.request(&Request::Rotate { rotate }, &[init, claim])?.0 {
             Reply::Rotated {} => Ok(true),
             Reply::Busy {} => Ok(false),
             Reply::Failed { step, errno } => Err(failed(&step, errno)),

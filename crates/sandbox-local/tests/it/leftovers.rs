@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -227,18 +228,32 @@ fn ids_of(state: &State) -> BTreeSet<String> {
         .collect()
 }
 
-/// Snapshots that are not whole, and those that are not offered.
+/// Snapshots that are not whole, and those that are neither offered nor stood on by one that is.
 fn parts_of_snapshots(state: &State) -> BTreeSet<String> {
-    let entries = fs::read_dir(state.path().join("snapshots")).into_iter();
-    let entries = entries.flatten().flatten();
-    let parts = entries
-        .filter(|entry| entry.path().is_dir() && !entry.path().join("manifest.json").exists());
+    let names = |keep: &dyn Fn(&Path) -> bool| {
+        let entries = fs::read_dir(state.path().join("snapshots")).into_iter();
+        let entries = entries.flatten().flatten();
+        let kept = entries.filter(|entry| entry.path().is_dir() && keep(&entry.path()));
+        let names = kept.filter_map(|entry| entry.file_name().into_string().ok());
+        names.collect::<BTreeSet<_>>()
+    };
+    let manifest = |path: &Path| fs::read_to_string(path.join("manifest.json"));
+    let offered = names(&|path| manifest(path).is_ok());
+    let texts = offered.iter().filter_map(|name| {
+        let path = state.path().join("snapshots").join(name);
+        manifest(&path).ok()
+    });
+    let texts: Vec<String> = texts.collect();
+    let mut parts = names(&|path| manifest(path).is_err());
+    parts.retain(|name| {
+        !texts
+            .iter()
+            .any(|text| text.contains(&format!("snapshots/{name}/")))
+    });
     parts
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
 }
 
-fn children(of: u32) -> Vec<u32> {
+pub(crate) fn children(of: u32) -> Vec<u32> {
     let pids = fs::read_dir("/proc")
         .unwrap()
         .flatten()
@@ -246,7 +261,7 @@ fn children(of: u32) -> Vec<u32> {
     pids.filter(|pid| parent(*pid) == Some(of)).collect()
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }

@@ -1,9 +1,19 @@
 //! Forks and snapshots of sandboxes in which nothing runs: what they have changed becomes a layer that both stand on.
 
-use crate::support::{State, sh};
+use crate::leftovers::{children, kill};
+use crate::support::{State, example, sh};
 use sandbox_core::{SnapshotOptions, prelude::*};
 use sandbox_local::{LocalProvider, VolumeMount};
-use std::{collections::BTreeSet, fs, os::unix::fs::chown, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::chown,
+    process::{Command as Program, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 impl State {
     /// Names of the directories of changed files that a sandbox has.
@@ -307,4 +317,74 @@ async fn several_who_fork_at_the_same_time_do_not_get_into_each_others_way() {
         assert_eq!(sh(&fork.await.unwrap(), "cat note").await, "x\n");
     }
     assert_eq!(sh(&parent, "wc -l <log").await, "15\n");
+}
+
+/// How often a program is killed that forks a sandbox.
+const MOMENTS: u32 = 40;
+
+#[tokio::test]
+async fn a_program_killed_in_the_middle_leaves_the_sandbox_as_it_was_or_as_it_was_to_be() {
+    let state = State::new();
+    let options = CreateOptions::new().ownership(Ownership::Detached);
+    let sandbox = state.provider().create(options).await.unwrap();
+    let (mut written, mut log) = (0, 0);
+    for moment in 0..MOMENTS {
+        written = kill_forker(&state, &sandbox, written, moment).await;
+        // What it has made goes with the start of the next one, or by tidying up.
+        let provider = state.provider();
+        provider.prune().unwrap();
+        let sandbox = provider.sandbox(sandbox.id());
+        let number = sandbox.files().read_text("number").await.unwrap();
+        // The next one may have been written, and not said.
+        let number: u64 = number.parse().unwrap();
+        assert!(
+            (written..=written + 1).contains(&number),
+            "{number} {written}"
+        );
+        log += 1;
+        let seen = sh(
+            &sandbox,
+            "echo x >>log; wc -l <log; ls /proc/self/fd >/dev/null && pwd",
+        )
+        .await;
+        assert_eq!(seen, format!("{log}\n/home/user\n"));
+        let before = state.uppers(&sandbox);
+        let fork = fork(&provider, &sandbox).await;
+        assert_ne!(state.uppers(&sandbox), before);
+        assert_eq!(
+            sh(&fork, "cat number log | wc -l").await,
+            format!("{log}\n")
+        );
+        assert!(fork.kill().await.unwrap());
+        written = number;
+    }
+    assert!(sandbox.kill().await.unwrap());
+    assert_eq!(state.traces(sandbox.id().as_str()), BTreeSet::new());
+    assert_eq!(state.kept(), BTreeSet::new());
+}
+
+/// Starts a program that forks the sandbox, and kills it, every other time with its zygote before. Returns the last number
+/// that it has written.
+async fn kill_forker(state: &State, sandbox: &Arc<dyn Sandbox>, last: u64, moment: u32) -> u64 {
+    let mut forker = Program::new(example("forker"));
+    forker
+        .args([sandbox.id().as_str(), &(last + 1).to_string()])
+        .env("SANDBOX_STATE_DIR", state.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    let mut forker = forker.spawn().unwrap();
+    let mut said = BufReader::new(forker.stdout.take().unwrap()).lines();
+    // It is under way, by one fork at least.
+    let under_way = said.next().unwrap().unwrap();
+    // The moment itself is what is tried.
+    thread::sleep(Duration::from_micros(u64::from(moment) * 1500));
+    if moment % 2 == 1 {
+        for zygote in children(forker.id()) {
+            kill(zygote);
+        }
+    }
+    forker.kill().unwrap();
+    forker.wait().unwrap();
+    let rest = said.map_while(Result::ok).last();
+    rest.unwrap_or(under_way).parse().unwrap()
 }

@@ -21,15 +21,16 @@ use crate::linux::{
 use sandbox_agent::protocol::zygote::{Rotate, source};
 use std::{
     fs, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
-/// Puts the sandbox of this record, which nobody else may change meanwhile, on the snapshot that is being made, whose
+/// Puts the sandbox of this record, which the connection `claim` has for itself, on the snapshot that is being made, whose
 /// `manifest` is given the trees with it. `None` if that cannot be done now; then the sandbox is as it was.
 pub(super) fn rotate(
     site: &Site,
     record: &Record,
+    claim: BorrowedFd<'_>,
     new: New,
     manifest: impl FnOnce(Vec<Tree>) -> Manifest,
 ) -> sandbox_core::Result<Option<Made>> {
@@ -43,7 +44,7 @@ pub(super) fn rotate(
         new.adopt(&store, record.generation, trees)
     };
     let made = new.put(&site.state, manifest(layered.map_err(failed)?), WITHDRAWN)?;
-    let moved = move_on(site, record, &store, &made).map_err(failed)?;
+    let moved = move_on(site, record, claim, &made).map_err(failed)?;
     if !moved {
         remove_tree(&site.state.join(made.directory())).map_err(failed)?;
     }
@@ -51,8 +52,9 @@ pub(super) fn rotate(
 }
 
 /// Has the kernel put the sandbox on its next layer; returns whether it has.
-fn move_on(site: &Site, record: &Record, store: &Path, made: &Made) -> io::Result<bool> {
+fn move_on(site: &Site, record: &Record, claim: BorrowedFd<'_>, made: &Made) -> io::Result<bool> {
     let mut record = record.clone();
+    let store = &site.records.path(&record.id).join(STORE);
     let path = site.records.path(&record.id);
     let Some((pid, init)) = init::find(&path, record.range)? else {
         return Ok(false);
@@ -70,7 +72,7 @@ fn move_on(site: &Site, record: &Record, store: &Path, made: &Made) -> io::Resul
         overlays: overlays(store, &trees, generation),
         generation,
     };
-    match site.zygote.rotate(rotate, init.as_fd()) {
+    match site.zygote.rotate(rotate, init.as_fd(), claim) {
         Ok(true) => {}
         Ok(false) => tracing::debug!(id = %record.id, "files of the sandbox are open for writing"),
         Err(error) => tracing::debug!(id = %record.id, %error, "the sandbox keeps its layers"),

@@ -19,6 +19,7 @@ use sandbox_core::{Error, ErrorKind, Result, SnapshotInfo};
 use std::{
     fs::{self, File},
     io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
@@ -43,6 +44,9 @@ pub(crate) struct Taken {
 pub(crate) trait Holder {
     /// Whether nothing is in it but its PID 1, and nothing will be until all is done.
     fn claim(&self) -> Result<bool>;
+
+    /// The connection by which that holds.
+    fn connection(&self) -> BorrowedFd<'_>;
 
     /// Fails if it has ended: then somebody may have begun to remove it.
     fn still_there(&self) -> Result<()>;
@@ -95,7 +99,7 @@ pub(crate) fn take(
         let known = offer.then(|| usage::of_disk(&path)).flatten();
         let (bytes, files) = known.unwrap_or_default();
         let frozen = |trees| manifest(trees, How::Frozen, bytes, files);
-        if let Some(made) = rotate::rotate(site, record, new()?, frozen)? {
+        if let Some(made) = rotate::rotate(site, record, holder.connection(), new()?, frozen)? {
             holder.still_there()?;
             return made.taken(&site.state, offer);
         }
