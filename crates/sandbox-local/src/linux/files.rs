@@ -3,35 +3,29 @@
 //! Short contents travel in the answer. For long ones the worker hands over a descriptor of the open file, and the bytes
 //! are moved here; only regular files on file systems that are files are taken.
 
+mod answers;
+mod contents;
 mod watch;
 mod workers;
 
 use super::{provider::NAME, sandbox::Link};
+use answers::{from_stat, io_error, misfit, refused, to_info};
 use async_trait::async_trait;
+use contents::{read_range, regular_file};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use globset::{Candidate, GlobBuilder};
-use rustix::{buffer::spare_capacity, io::Errno};
 use sandbox_agent::protocol::{
     Blob, MAX_CHUNK,
-    files::{Entry, FileReply, FileRequest, ORDINARY, Stat},
+    files::{FileReply, FileRequest},
 };
 use sandbox_core::{
-    Body, BoxStream, Bytes, Error, ErrorKind, FileContents, FileInfo, FileKind, Files, GlobOptions,
+    Body, BoxStream, Error, ErrorKind, FileContents, FileInfo, Files, GlobOptions,
     ListFilesOptions, MkdirOptions, PermissionOptions, ReadOptions, RemoveOptions, RenameOptions,
     Result, SandboxPath, StatOptions, SymlinkOptions, WriteOptions,
 };
-use std::{
-    fs::File,
-    io::{self, Write},
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
-use tokio::task::JoinHandle;
+use std::{io::Write, sync::Arc};
 use workers::Workers;
 
-/// Bytes that are read from a descriptor at a time.
-const PIECE: usize = 512 * 1024;
 /// Entries that one listing yields at most.
 const MOST_ENTRIES: u64 = 1_000_000;
 /// The file tree of one sandbox.
@@ -350,143 +344,4 @@ fn check_mode(mode: Option<u32>) -> Result<()> {
 
 fn blob(path: &SandboxPath) -> Blob {
     Blob(path.as_bytes().to_vec())
-}
-
-/// Takes a descriptor only of a regular file on a file system whose files cannot make a reader wait or act on the host.
-fn regular_file(descriptor: OwnedFd) -> Result<File> {
-    let file = File::from(descriptor);
-    let metadata = file.metadata().map_err(io_error)?;
-    let system = rustix::fs::fstatfs(&file).map_err(|errno| io_error(errno.into()))?;
-    if metadata.is_file() && ORDINARY.contains(&(system.f_type as u64)) {
-        return Ok(file);
-    }
-    Err(Error::new(
-        ErrorKind::Protocol,
-        "the sandbox handed over something that is no regular file",
-    ))
-}
-
-fn read_range(file: Arc<File>, offset: u64, len: u64) -> BoxStream<'static, Result<Bytes>> {
-    let first = read_piece(Arc::clone(&file), offset, len);
-    stream::try_unfold(
-        (file, offset, len, first),
-        |(file, offset, left, piece)| async move {
-            let failed =
-                |error| Error::new(ErrorKind::Internal, "a read failed").with_source(error);
-            let piece = piece.await.map_err(failed)?.map_err(io_error)?;
-            let count = piece.len() as u64;
-            if count == 0 {
-                return Ok(None);
-            }
-            let (offset, left) = (offset + count, left - count);
-            // While the reader does something with this piece.
-            let next = read_piece(Arc::clone(&file), offset, left);
-            Ok(Some((Bytes::from(piece), (file, offset, left, next))))
-        },
-    )
-    .boxed()
-}
-
-/// Begins to read up to `left` bytes; none at the end.
-fn read_piece(file: Arc<File>, offset: u64, left: u64) -> JoinHandle<io::Result<Vec<u8>>> {
-    tokio::task::spawn_blocking(move || {
-        let len = PIECE.min(usize::try_from(left).unwrap_or(PIECE));
-        let mut piece = Vec::with_capacity(len);
-        if len > 0 {
-            rustix::io::pread(&*file, spare_capacity(&mut piece), offset)?;
-            piece.truncate(len);
-        }
-        Ok(piece)
-    })
-}
-
-fn to_info(base: &SandboxPath, entry: Entry) -> Result<FileInfo> {
-    let path = base
-        .join(&entry.path.0)
-        .map_err(|error| misfit().with_source(error))?;
-    Ok(from_stat(path, entry.stat))
-}
-
-fn from_stat(path: SandboxPath, stat: Stat) -> FileInfo {
-    let kind = match stat.mode & 0o170_000 {
-        0o100_000 => FileKind::File,
-        0o040_000 => FileKind::Directory,
-        0o120_000 => FileKind::Symlink,
-        _ => FileKind::Other,
-    };
-    let mut info = FileInfo::new(path, kind, stat.size);
-    info.mode = Some(stat.mode & 0o7777);
-    info.owner = Some(stat.user.unwrap_or_else(|| stat.uid.to_string()));
-    info.group = Some(stat.group.unwrap_or_else(|| stat.gid.to_string()));
-    let since = Duration::from_millis(stat.modified_ms.unsigned_abs());
-    let epoch = SystemTime::UNIX_EPOCH;
-    info.modified = if stat.modified_ms < 0 {
-        epoch.checked_sub(since)
-    } else {
-        epoch.checked_add(since)
-    };
-    info.target = stat.target.map(|target| target.0);
-    info
-}
-
-fn misfit() -> Error {
-    Error::new(
-        ErrorKind::Protocol,
-        "the sandbox's file worker gave an answer that does not fit",
-    )
-}
-
-/// The worker's refusal.
-fn refused(errno: i32, message: String) -> Error {
-    let kind = match errno {
-        1..4096 => kind_of(Errno::from_raw_os_error(errno)),
-        // No number that a kernel has.
-        _ => ErrorKind::Protocol,
-    };
-    Error::new(kind, message).with_context("errno", errno)
-}
-
-/// A failure on a descriptor that the worker handed over.
-fn io_error(error: std::io::Error) -> Error {
-    let kind = match error.raw_os_error().map(Errno::from_raw_os_error) {
-        // It was not opened for what was asked.
-        Some(Errno::BADF) => ErrorKind::Protocol,
-        Some(errno) => kind_of(errno),
-        None => ErrorKind::Internal,
-    };
-    Error::new(kind, error.to_string())
-}
-
-fn kind_of(errno: Errno) -> ErrorKind {
-    match errno {
-        Errno::NOENT => ErrorKind::NotFound,
-        Errno::EXIST => ErrorKind::AlreadyExists,
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => ErrorKind::PermissionDenied,
-        Errno::NOSPC | Errno::DQUOT => ErrorKind::StorageFull,
-        Errno::NOTEMPTY | Errno::BUSY | Errno::TXTBSY => ErrorKind::InvalidState,
-        Errno::NOMEM | Errno::NFILE | Errno::MFILE | Errno::OVERFLOW | Errno::FBIG => {
-            ErrorKind::QuotaExceeded
-        }
-        Errno::IO => ErrorKind::Internal,
-        Errno::AGAIN => ErrorKind::Unavailable,
-        _ => ErrorKind::InvalidArgument,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_may_carry_any_number() {
-        for errno in [0, -1, 4096, 65_536, i32::MIN, i32::MAX] {
-            let kind = refused(errno, String::new()).kind();
-            assert_eq!(kind, ErrorKind::Protocol, "{errno}");
-        }
-        assert_eq!(refused(2, String::new()).kind(), ErrorKind::NotFound);
-        assert_eq!(
-            refused(4095, String::new()).kind(),
-            ErrorKind::InvalidArgument
-        );
-    }
 }
