@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub struct VolumeMount {
     /// Absolute path of a host folder, or the name of a volume.
     pub source: String,
-    /// Absolute path inside. It is made if it is missing, and may be behind no link.
+    /// Absolute path inside. It is made if it is missing, and may be behind no link. In another volume it must be there.
     pub target: String,
     /// Nobody inside changes anything there.
     #[serde(default)]
