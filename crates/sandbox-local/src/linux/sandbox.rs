@@ -10,7 +10,7 @@ use super::{
     provider::{NAME, Shared, blocking},
     reap,
     record::{Record, SOCKET, storage_error},
-    snapshot::{self, Taken},
+    snapshot::{self, Holder as _, Taken},
     socket::{self, Connection},
     usage,
 };
@@ -278,7 +278,16 @@ impl LocalSandbox {
             let record = records.read(&held.link.id);
             let record = record.map_err(|error| held.link.failed(error))?;
             let record = record.ok_or_else(|| held.link.gone())?;
-            snapshot::take(&shared.site, &record, name, offer, &held)
+            let taken = snapshot::take(&shared.site, &record, name, offer, &held);
+            if taken.is_err()
+                && let Err(gone) = held.still_there()
+            {
+                // What was made is no layer of anybody's then, and that is the better reason.
+                let site = &shared.site;
+                snapshot::collect(&site.state, &|| site.templates_in_use());
+                return Err(gone);
+            }
+            taken
         })
         .await
     }

@@ -319,6 +319,38 @@ async fn several_who_fork_at_the_same_time_do_not_get_into_each_others_way() {
     assert_eq!(sh(&parent, "wc -l <log").await, "15\n");
 }
 
+#[tokio::test]
+async fn a_sandbox_that_ends_while_it_is_forked_is_not_found_and_leaves_nothing() {
+    let state = State::new();
+    let provider = state.provider();
+    let (mut forked, mut refused) = (0, 0);
+    for moment in 0..MOMENTS {
+        let parent = provider.create(CreateOptions::new()).await.unwrap();
+        parent.files().write_bytes("note", "x").await.unwrap();
+        let forks = {
+            let (provider, id) = (provider.clone(), parent.id().clone());
+            tokio::spawn(async move { provider.fork(&id, 1, CreateOptions::new()).await })
+        };
+        // The moment itself is what is tried.
+        tokio::time::sleep(Duration::from_micros(u64::from(moment) * 1000)).await;
+        parent.kill().await.unwrap();
+        match forks.await.unwrap() {
+            Ok(forks) => {
+                assert_eq!(sh(&forks[0], "cat note").await, "x");
+                assert!(forks[0].kill().await.unwrap());
+                forked += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::SandboxNotFound, "{error:?}");
+                refused += 1;
+            }
+        }
+        assert_eq!(state.traces(parent.id().as_str()), BTreeSet::new());
+        assert_eq!(state.kept(), BTreeSet::new(), "{moment}");
+    }
+    assert_eq!(forked + refused, MOMENTS);
+}
+
 /// How often a program is killed that forks a sandbox.
 const MOMENTS: u32 = 40;
 
