@@ -36,7 +36,7 @@ const DELEGATE: &str = r#"
 
 fn main() -> ExitCode {
     if !ordinary::is_ordinary() {
-        let mut program = delegated(ordinary::this_program().args(env::args_os().skip(1)));
+        let mut program = delegated(ordinary::this_program(None).args(env::args_os().skip(1)));
         let status = program.status().unwrap();
         return ExitCode::from(status.code().map_or(1, |code| code as u8));
     }

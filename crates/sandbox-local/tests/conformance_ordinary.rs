@@ -13,7 +13,9 @@ const MIB: u64 = 1024 * 1024;
 
 fn main() -> ExitCode {
     if !ordinary::is_ordinary() {
-        let failed = ordinary::this_program().args(env::args_os().skip(1)).exec();
+        let failed = ordinary::this_program(None)
+            .args(env::args_os().skip(1))
+            .exec();
         panic!("this program could not be started again: {failed}");
     }
     let provider = || async {

@@ -13,7 +13,7 @@ mod meta;
 mod remove;
 mod rename;
 mod tree;
-mod walk;
+pub(crate) mod walk;
 mod watch;
 
 #[cfg(test)]

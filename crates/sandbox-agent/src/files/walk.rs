@@ -24,14 +24,17 @@ const NAMES_PER_LEVEL: usize = 50_000;
 const NAMES_ABOVE: usize = 50_000;
 
 /// Flags that open a directory for a walk.
-pub(super) const OPEN: i32 =
+pub(crate) const OPEN: i32 =
     libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 const NO_LINKS: u64 = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 
 /// Open directories, each inside the one before, of which only the last few are really held open.
 #[derive(Debug)]
-pub(super) struct Ladder(Vec<Rung>);
+pub(super) struct Ladder {
+    rungs: Vec<Rung>,
+    max_depth: usize,
+}
 
 #[derive(Debug)]
 struct Rung {
@@ -52,30 +55,33 @@ fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
 
 impl Ladder {
     pub(super) fn new(root: OwnedFd) -> io::Result<Self> {
-        Ok(Self(vec![Rung::new(root)?]))
+        Ok(Self {
+            rungs: vec![Rung::new(root)?],
+            max_depth: MAX_DEPTH,
+        })
     }
 
     /// How many directories are held open.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        self.0.iter().filter(|rung| rung.fd.is_some()).count()
+        self.rungs.iter().filter(|rung| rung.fd.is_some()).count()
     }
 
     /// How many directories deep the last one is; the first has depth 0.
     pub(super) fn depth(&self) -> usize {
-        self.0.len().saturating_sub(1)
+        self.rungs.len().saturating_sub(1)
     }
 
     /// The last directory.
     pub(super) fn top(&self) -> io::Result<BorrowedFd<'_>> {
-        let fd = self.0.last().and_then(|rung| rung.fd.as_ref());
+        let fd = self.rungs.last().and_then(|rung| rung.fd.as_ref());
         fd.map(AsFd::as_fd)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
 
     /// Goes down into `name`, which must be a directory of the last one.
     pub(super) fn push(&mut self, name: &CStr, within_mount: bool) -> io::Result<()> {
-        if self.0.len() >= MAX_DEPTH {
+        if self.rungs.len() >= self.max_depth {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
         let resolve = NO_LINKS
@@ -85,12 +91,12 @@ impl Ladder {
                 0
             };
         let fd = file::open(self.top()?, name, OPEN, 0, resolve)?;
-        self.0.push(Rung::new(fd)?);
+        self.rungs.push(Rung::new(fd)?);
         let closed = self
-            .0
+            .rungs
             .len()
             .checked_sub(OPEN_LEVELS + 1)
-            .and_then(|index| self.0.get_mut(index));
+            .and_then(|index| self.rungs.get_mut(index));
         if let Some(rung) = closed {
             rung.fd = None;
         }
@@ -102,8 +108,8 @@ impl Ladder {
     /// # Errors
     /// `ESTALE` if the directory was moved elsewhere meanwhile.
     pub(super) fn pop(&mut self) -> io::Result<()> {
-        let child = self.0.pop().and_then(|rung| rung.fd);
-        let (Some(child), Some(rung)) = (child, self.0.last_mut()) else {
+        let child = self.rungs.pop().and_then(|rung| rung.fd);
+        let (Some(child), Some(rung)) = (child, self.rungs.last_mut()) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         };
         if rung.fd.is_none() {
@@ -119,7 +125,7 @@ impl Ladder {
 
 /// One step of a [`Walk`].
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// An entry of the current directory. If it is a directory, [`Walk::enter`] goes into it.
     Entry(CString),
     /// The current directory had no more; its parent, where it has this name, is the current one again.
@@ -130,7 +136,7 @@ pub(super) enum Step {
 
 /// A walk that gives each directory's entries sorted by name, and those below an entry right after it.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     ladder: Ladder,
     levels: Vec<Level>,
     within_mount: bool,
@@ -164,7 +170,7 @@ impl Level {
 
 impl Walk {
     /// Starts in `root`, opened with [`OPEN`]. `within_mount`: directories of other mounts are not entered (`EXDEV`).
-    pub(super) fn new(root: OwnedFd, within_mount: bool) -> io::Result<Self> {
+    pub(crate) fn new(root: OwnedFd, within_mount: bool) -> io::Result<Self> {
         let levels = vec![Level::new(CString::default())];
         Ok(Self {
             ladder: Ladder::new(root)?,
@@ -175,18 +181,26 @@ impl Walk {
         })
     }
 
+    /// Starts in `root`, in which nobody may have made a tree too deep to be walked: one without such a bound, within its
+    /// mount. It takes some bytes for each level.
+    pub(crate) fn of_any_depth(root: OwnedFd) -> io::Result<Self> {
+        let mut walk = Self::new(root, true)?;
+        walk.ladder.max_depth = usize::MAX;
+        Ok(walk)
+    }
+
     /// The directory that the walk is in.
-    pub(super) fn directory(&self) -> io::Result<BorrowedFd<'_>> {
+    pub(crate) fn directory(&self) -> io::Result<BorrowedFd<'_>> {
         self.ladder.top()
     }
 
     /// How deep the current directory is; the first has depth 0.
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.ladder.depth()
     }
 
     /// Goes on.
-    pub(super) fn step(&mut self) -> io::Result<Step> {
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
         loop {
             let directory = self.ladder.top()?;
             let Some(level) = self.levels.last_mut() else {
@@ -213,7 +227,7 @@ impl Walk {
     }
 
     /// Goes into the directory `name` of the current one.
-    pub(super) fn enter(&mut self, name: CString) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, name: CString) -> io::Result<()> {
         self.ladder.push(&name, self.within_mount)?;
         if self.kept > NAMES_ABOVE {
             self.forget_names();
@@ -223,7 +237,7 @@ impl Walk {
     }
 
     /// Goes back up without looking at the rest of the current directory.
-    pub(super) fn leave(&mut self) -> io::Result<()> {
+    pub(crate) fn leave(&mut self) -> io::Result<()> {
         self.kept -= self.levels.pop().map_or(0, |level| level.names.len());
         self.ladder.pop()
     }

@@ -5,7 +5,8 @@
 //! (at most [`MAX_MESSAGE`] bytes).
 //!
 //! Three conversations use it:
-//! - `zygote`: the library asks the zygote to make or change a sandbox ([`zygote::Request`]).
+//! - `zygote`: the library asks the zygote to make or change a sandbox, or to work on files of others
+//!   ([`zygote::Request`]).
 //! - `agent`: anybody on the host who may open the sandbox's socket talks to its PID 1 ([`agent::Request`]).
 //! - `files`: after [`agent::Request::Files`] a connection belongs to a file worker ([`files::FileRequest`]).
 
@@ -40,7 +41,7 @@ wire_struct! {
 }
 
 /// Raised with every change of the messages; both ends refuse another one.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 
 /// Longest packet, in bytes. Two fit into a default socket buffer of 212,992 bytes.
 pub const MAX_PACKET: usize = 80 * 1024;

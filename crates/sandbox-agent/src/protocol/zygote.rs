@@ -1,9 +1,9 @@
-//! Library to zygote: make one sandbox, or give one new layers.
+//! Library to zygote: make one sandbox, give one new layers, or work on files that the library's user may not touch.
 
 use super::{Blob, Limits, wire_enum, wire_struct};
 
 wire_struct! {
-    /// First message to a new zygote; answered by [`Reply::Ready`].
+    /// First message to a new zygote; answered by [`Reply::Ready`], or before that by [`Reply::Unmapped`].
     pub struct Configure {
         /// [`super::VERSION`].
         pub version: u32,
@@ -22,6 +22,20 @@ wire_enum! {
         /// Those of one user, who is 0 in a user namespace that the zygote makes for itself. All stored files are
         /// that user's.
         1 => User {},
+        /// Those of one user who is 0 in a user namespace that the zygote makes for itself, and whose subordinate ids
+        /// are `1..=count` there. The library has it mapped when the zygote asks for that. All stored files are owned
+        /// as sandboxes see them, one further on: what is 0 inside is 1 there.
+        2 => Subordinate { count: u32 },
+    }
+}
+
+wire_struct! {
+    /// Whose a file is, by ids inside.
+    pub struct Owned {
+        /// Path below the top of its tree.
+        pub path: Blob,
+        pub uid: u32,
+        pub gid: u32,
     }
 }
 
@@ -129,12 +143,23 @@ wire_struct! {
 }
 
 wire_enum! {
-    /// What a zygote that is ready may be asked.
+    /// What a zygote may be asked.
+    ///
+    /// Work on files only with [`Rights::Subordinate`], since others need no help with it. The end of a socket comes along
+    /// then, and on that the answer is given: it may take long, and others do not wait for it.
     pub enum Request {
         /// Answered by [`Reply::Created`] or [`Reply::Failed`].
         0 => Create { create: Create },
         /// Answered by [`Reply::Rotated`], [`Reply::Busy`] or [`Reply::Failed`].
         1 => Rotate { rotate: Rotate },
+        /// The zygote's user namespace has its maps. Answered by [`Reply::Ready`].
+        2 => Mapped {},
+        /// Removes a directory with all that is in it. It is no error if there is none. Answered by [`Reply::Done`].
+        3 => Remove { path: Blob },
+        /// Gives a tree to root of all sandboxes, but for what is another one's. Answered by [`Reply::Done`].
+        4 => Give { path: Blob, others: Vec<Owned> },
+        /// Counts what is in directories of `path` whose names begin with `u`. Answered by [`Reply::Measured`].
+        5 => Measure { path: Blob, most_files: u64 },
     }
 }
 
@@ -184,5 +209,11 @@ wire_enum! {
         3 => Rotated {},
         /// The sandbox has its old overlays: something of them is open for writing, or removed and still open.
         4 => Busy {},
+        /// The zygote has a user namespace, and waits for its maps and [`Request::Mapped`].
+        5 => Unmapped {},
+        /// It is done.
+        6 => Done {},
+        /// Bytes on disk and number of files; `is_whole` unless there were more.
+        7 => Measured { bytes: u64, files: u64, is_whole: bool },
     }
 }

@@ -188,6 +188,13 @@ pub(crate) fn set_owner(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) 
         .map(drop)
 }
 
+/// Sets the owner of the entry `name` of `dir` itself: a link is not followed.
+pub(crate) fn set_owner_of(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: `name` ends with NUL.
+    check(unsafe { libc::fchownat(dir.as_raw_fd(), name.as_ptr(), uid, gid, flags) }).map(drop)
+}
+
 /// Sets the modification time of the entry `name` of `dir` itself: a link is not followed.
 pub(crate) fn set_modified(
     dir: BorrowedFd<'_>,

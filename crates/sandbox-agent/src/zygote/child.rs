@@ -83,7 +83,7 @@ fn set_up(
     confine::leave_host_namespaces(request)?;
     let cover = receive_mount(zygote)?;
     // While the zygote makes the overlays.
-    let (root, view) = NewRoot::assemble(request, &devices, &cover, stage.has_devices())?;
+    let (root, view) = NewRoot::assemble(request, &devices, &cover, stage.is_root())?;
     for overlay in &request.overlays {
         root.attach(&receive_mount(zygote)?, &overlay.target.0)?;
     }

@@ -86,7 +86,7 @@ pub(crate) fn share_watches(proc_fs: &str) -> io::Result<()> {
 }
 
 /// As [`share_watches`], of what has a resource limit: signals on their way, message queues, locked memory.
-fn share_limits() -> io::Result<()> {
+pub(crate) fn share_limits() -> io::Result<()> {
     for resource in [
         libc::RLIMIT_SIGPENDING,
         libc::RLIMIT_MSGQUEUE,

@@ -36,10 +36,10 @@ const LINKS: [(&str, &str); 5] = [
 /// Makes the sandbox's own `/dev`, detached, owned by the sandbox's root.
 pub(crate) fn make(stage: &Stage, request: &Create) -> Result<OwnedFd, Failure> {
     if request.weaken & weaken::DEVICES != 0 {
-        return stage.visit_host(|| host_tree(c"/dev", !stage.has_devices()));
+        return stage.visit_host(|| host_tree(c"/dev", stage.is_root()));
     }
     let _acting = ActingAs::owner(request.uid_base)?;
-    build(stage.has_devices()).during("make /dev")
+    build(!stage.is_root()).during("make /dev")
 }
 
 /// Names of the devices.

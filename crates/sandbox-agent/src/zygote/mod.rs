@@ -1,6 +1,7 @@
 //! The zygote: one small process that makes sandboxes for the library that started it.
 //!
-//! It is real root, or where an ordinary user has started it root of a user namespace of its own.
+//! It is real root, or where an ordinary user has started it root of a user namespace of its own, with or without
+//! subordinate ids of that user.
 //!
 //! It answers one request at a time on descriptor 3 and ends when that socket closes. The sandboxes it has made do
 //! not end with it. It keeps nothing of a sandbox, neither descriptor nor memory; who asked holds the pidfd.
@@ -18,6 +19,7 @@ mod root;
 mod rotate;
 mod stage;
 mod switch;
+mod trees;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -53,6 +55,9 @@ struct Zygote {
     machine: Rc<Machine>,
     /// `None` if the zygote has one user's rights and can map nobody else's files.
     storage: Option<StorageMaps>,
+    rights: Rights,
+    /// How many sandboxes were made.
+    made: u32,
 }
 
 /// A sandbox that is complete and waits, on the other end of the socket, for the word to begin.
@@ -113,7 +118,15 @@ fn receive_configuration(library: &OwnedFd) -> Result<Option<Zygote>, Failure> {
     let storage = match configure.rights {
         Rights::Root { storage_base } => Some(StorageMaps::new(storage_base)),
         Rights::User {} => {
-            become_root_alone()?;
+            open_to_inspection()?;
+            owners::become_root_alone().during("make a user namespace")?;
+            None
+        }
+        Rights::Subordinate { count } => {
+            open_to_inspection()?;
+            if !become_root_among(count, library)? {
+                return Ok(None);
+            }
             None
         }
     };
@@ -123,15 +136,39 @@ fn receive_configuration(library: &OwnedFd) -> Result<Option<Zygote>, Failure> {
         stage,
         machine: Rc::new(machine),
         storage,
+        rights: configure.rights,
+        made: 0,
     }))
 }
 
-fn become_root_alone() -> Result<(), Failure> {
-    // A process that is closed to inspection belongs to real root in `/proc`, where the maps are written. Whoever could
-    // look into this one has started it; sandboxes close themselves before they run anything.
-    program::set_dumpable(true)
-        .and_then(|()| owners::become_root_alone())
-        .during("make a user namespace")
+/// A process that is closed to inspection belongs to real root in `/proc`, where the maps are written. Whoever could look
+/// into this one has started it; sandboxes close themselves before they run anything.
+fn open_to_inspection() -> Result<(), Failure> {
+    program::set_dumpable(true).during("make a user namespace")
+}
+
+/// Makes a user namespace, has the library map it, and becomes its root, who has `count` other ids. False: the library
+/// has gone away.
+fn become_root_among(count: u32, library: &OwnedFd) -> Result<bool, Failure> {
+    owners::leave_user_namespace().during("make a user namespace")?;
+    answer(library, &Reply::Unmapped {});
+    let told = socket::receive(library.as_fd()).during("wait for the subordinate ids")?;
+    let Some(told) = told else {
+        return Ok(false);
+    };
+    if !matches!(Request::decode(&told.bytes), Ok(Request::Mapped {})) {
+        return Err(Failure::invalid("wait for the subordinate ids"));
+    }
+    if !owners::is_mapped(count).during("look at the subordinate ids")? {
+        return Err(Failure::invalid(
+            "look at the subordinate ids: they are not those that were announced",
+        ));
+    }
+    // Each sandbox takes its share as a whole, however many users are in it: see `fork_counted`.
+    confine::share_limits().during("share what is counted for the user")?;
+    // Where this cannot be set, the same holds for each user of a sandbox at least.
+    let _ = confine::share_watches("/proc");
+    Ok(true)
 }
 
 /// Keeps nothing of whatever started this process but the socket.
@@ -175,6 +212,7 @@ impl Zygote {
                 }
                 Err(failure) => answer(library, &failure.into_reply()),
             },
+            Ok(request) => self.tend(&request, fds),
             Err(error) => {
                 let failure = Failure::invalid(format!("read the request: {error}"));
                 answer(library, &failure.into_reply());
@@ -203,16 +241,31 @@ impl Zygote {
         drop(layers);
     }
 
+    /// Has work on files done, by a process that answers on the socket that has come along. What cannot be done is told
+    /// by closing that.
+    fn tend(&self, request: &Request, fds: Vec<OwnedFd>) {
+        if let (Rights::Subordinate { .. }, Ok([socket])) =
+            (&self.rights, <[OwnedFd; 1]>::try_from(fds))
+        {
+            trees::tend(&self.stage, request, socket);
+        }
+    }
+
     /// Makes a sandbox that is complete but does not run yet.
     fn create(&mut self, request: Create, fds: Vec<OwnedFd>) -> Result<Made, Failure> {
-        let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
-        request::check(&request, storage_base)?;
+        request::check(&request, &self.rights)?;
         let descriptors = Descriptors::sort(&request, fds)?;
+        if matches!(self.rights, Rights::Subordinate { .. }) {
+            trees::give_store(&self.stage, &request)?;
+            if let Some(cgroup) = &descriptors.cgroup {
+                trees::give_cgroup(cgroup.as_fd()).during("give the sandbox its cgroup")?;
+            }
+        }
         let (ours, theirs) = socket::pair().during("make a socket for the new process")?;
         socket::set_receive_timeout(ours.as_fd(), CHILD_TIMEOUT)
             .during("make a socket for the new process")?;
         let cgroup = descriptors.cgroup.as_ref().map(OwnedFd::as_fd);
-        match fork_counted(&request, cgroup)? {
+        match self.fork_counted(&request, cgroup)? {
             NewNamespaces::Child => {
                 drop(ours);
                 child::run(
@@ -256,13 +309,16 @@ impl Zygote {
         };
         send(devices::make(&self.stage, request)?)?;
         send(cover::make(request, &self.machine)?)?;
-        let own = owners::user_namespace(child).during("open the sandbox's user namespace")?;
         let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
+        let own;
         let maps = match &mut self.storage {
-            Some(storage) => Some(Maps {
-                lower: own.as_fd(),
-                store: storage.get(range)?,
-            }),
+            Some(storage) => {
+                own = owners::user_namespace(child).during("open the sandbox's user namespace")?;
+                Some(Maps {
+                    lower: own.as_fd(),
+                    store: storage.get(range)?,
+                })
+            }
             None => None,
         };
         let base = range.base;
@@ -285,6 +341,36 @@ impl Zygote {
         }
         await_child(socket)?;
         Ok(layers)
+    }
+
+    /// Forks into the sandbox's first namespaces, with its own first user as their maker; in the namespace of subordinate
+    /// ids with an id of it that no other sandbox had for long.
+    ///
+    /// What the kernel counts for a user (watches of files, signals on their way, bytes in message queues, locked memory,
+    /// and processes where they are limited by it) counts for the maker of a user namespace as well, by the limits that
+    /// this had when it made that. None of it should be real root's to run short of, nor be a limit on each user of a
+    /// sandbox where it should be one on all.
+    fn fork_counted(
+        &mut self,
+        request: &Create,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<NewNamespaces, Failure> {
+        let Rights::Subordinate { count } = self.rights else {
+            return fork_as(request.uid_base, request, cgroup);
+        };
+        self.made = self.made.wrapping_add(1);
+        let processes = (request.max_processes > 0).then_some(request.max_processes);
+        let before = inherit::limit(libc::RLIMIT_NPROC).during("limit processes")?;
+        let limit = |most: u64| {
+            inherit::set_limit(libc::RLIMIT_NPROC, most, libc::RLIM_INFINITY)
+                .during("limit processes")
+        };
+        processes.map_or(Ok(()), limit)?;
+        let fork = fork_as(1 + self.made % count, request, cgroup);
+        processes.map_or(Ok(()), |_| limit(before))?;
+        // A change of ids has closed this process, and with it its children to come.
+        open_to_inspection()?;
+        fork
     }
 }
 
@@ -311,15 +397,17 @@ fn share(
     Ok(mount)
 }
 
-/// Forks into the sandbox's first namespaces, with its own first user as their maker.
-///
-/// What the kernel counts for a user (watches of files, signals on their way, bytes in message queues, locked memory)
-/// counts for the maker of a user namespace as well, and none of it should be real root's to run short of.
-fn fork_counted(
+/// Forks into the sandbox's first namespaces, with user `maker` as their maker.
+fn fork_as(
+    maker: u32,
     request: &Create,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<NewNamespaces, Failure> {
-    credential::act_as(request.uid_base).during("act as the sandbox's first user")?;
+    credential::act_as(maker).during("act as the sandbox's first user")?;
+    if request.uid_base == 1 {
+        // The change has closed this process, and its maps could not be written.
+        open_to_inspection()?;
+    }
     let fork = clone::fork_into(first_namespaces(request.weaken), cgroup);
     // The child has no right to go back, nor any need.
     if !matches!(fork, Ok(NewNamespaces::Child)) {

@@ -19,12 +19,37 @@ pub(crate) struct Range {
     pub(crate) count: u32,
 }
 
+/// Moves this process into a new user namespace that has no maps yet, with a copy of its mounts.
+pub(crate) fn leave_user_namespace() -> io::Result<()> {
+    namespace::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
+}
+
+/// Whether this process is root of a user namespace with the ids `0..=count`.
+pub(crate) fn is_mapped(count: u32) -> io::Result<bool> {
+    let has = |map: &str| -> io::Result<bool> {
+        let text = fs::read_to_string(map)?;
+        let reaches = text.lines().filter_map(|line| {
+            let mut fields = line.split_whitespace().map(str::parse::<u32>);
+            let (first, _, length) = (
+                fields.next()?.ok()?,
+                fields.next()?.ok()?,
+                fields.next()?.ok()?,
+            );
+            (first <= 1).then(|| first.saturating_add(length))
+        });
+        Ok(reaches.max().is_some_and(|end| end > count))
+    };
+    Ok(credential::effective_ids() == (0, 0)
+        && has("/proc/self/uid_map")?
+        && has("/proc/self/gid_map")?)
+}
+
 /// Makes this process root of a new user namespace in which it is alone, with a copy of its mounts.
 ///
 /// It keeps its groups: whoever may not give itself other ids may not give up groups either.
 pub(crate) fn become_root_alone() -> io::Result<()> {
     let (uid, gid) = credential::effective_ids();
-    namespace::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)?;
+    leave_user_namespace()?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
@@ -34,7 +59,9 @@ pub(crate) fn become_root_alone() -> io::Result<()> {
 pub(crate) fn write_maps(child: &Child, inside: u32, outside: Range) -> io::Result<()> {
     let line = format!("{inside} {} {}", outside.base, outside.count);
     fs::write(format!("/proc/{}/uid_map", child.pid()), &line)?;
-    fs::write(format!("/proc/{}/gid_map", child.pid()), &line)
+    fs::write(format!("/proc/{}/gid_map", child.pid()), &line)?;
+    // What runs now has run all the time, so the maps are its own and not those of a later process.
+    child.check_running()
 }
 
 /// The user namespace of a child.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 
 use sandbox_agent::protocol::Blob;
-use sandbox_agent::protocol::zygote::{Create, Overlay, Rotate, weaken};
+use sandbox_agent::protocol::zygote::{Create, Overlay, Rights, Rotate, weaken};
 
 use super::failure::Failure;
 
@@ -84,16 +84,27 @@ impl Descriptors {
 }
 
 /// Checks everything in `request` that can be checked without making anything.
-///
-/// Without a `storage_base` there is one user.
-pub(crate) fn check(request: &Create, storage_base: Option<u32>) -> Result<(), Failure> {
+pub(crate) fn check(request: &Create, rights: &Rights) -> Result<(), Failure> {
     if request.weaken != 0 && !cfg!(feature = "weaken") {
         return Err(Failure::invalid("weaken"));
     }
     check_name(&request.name)?;
-    match storage_base {
-        Some(base) => check_ids(request.uid_base, request.uid_count, base)?,
-        None => check_only_id(request)?,
+    let storage_base = match *rights {
+        Rights::Root { storage_base } => Some(storage_base),
+        Rights::User {} | Rights::Subordinate { .. } => None,
+    };
+    match *rights {
+        Rights::Root { storage_base } => {
+            check_ids(request.uid_base, request.uid_count, storage_base)?
+        }
+        Rights::User {} => check_only_ids(request, (0, 1), "there is but one user")?,
+        Rights::Subordinate { count } => {
+            check_only_ids(
+                request,
+                (1, count),
+                "it must be that of the subordinate ids",
+            )?;
+        }
     }
     if !(1..=MAX_TMPFS).contains(&request.tmpfs_size) {
         return Err(Failure::invalid("check the size of the tmpfs mounts"));
@@ -131,14 +142,12 @@ fn check_name(name: &str) -> Result<(), Failure> {
     }
 }
 
-/// As an ordinary user there is one id, that of whoever started the zygote.
-fn check_only_id(request: &Create) -> Result<(), Failure> {
-    if (request.uid_base, request.uid_count) == (0, 1) {
+/// As an ordinary user there is one range: the id of whoever started the zygote, or the subordinate ones.
+fn check_only_ids(request: &Create, range: (u32, u32), what: &str) -> Result<(), Failure> {
+    if (request.uid_base, request.uid_count) == range {
         Ok(())
     } else {
-        Err(Failure::invalid(
-            "check the uid range: there is but one user",
-        ))
+        Err(Failure::invalid(format!("check the uid range: {what}")))
     }
 }
 
@@ -292,7 +301,7 @@ fn check_volumes(request: &Create, storage_base: Option<u32>) -> Result<(), Fail
         check_target(&before, &volume.target.0).map_err(wrong)?;
         before.push(&volume.target.0);
         let Some(base) = storage_base else {
-            return Err(wrong("there is one user, and no owners can be mapped"));
+            return Err(wrong("an ordinary user cannot map its owners"));
         };
         let is_stored = |id: u32| (base..base.saturating_add(request.uid_count)).contains(&id);
         if is_stored(volume.uid) || is_stored(volume.gid) {

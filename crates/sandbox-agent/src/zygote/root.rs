@@ -74,13 +74,13 @@ pub(crate) struct NewRoot(());
 impl NewRoot {
     /// Puts together, aside, what comes into the root. The root itself is the first to be attached.
     ///
-    /// `devices` is the file system of `/dev`, without any devices in it if the zygote has those; `cover` what
+    /// `devices` is the file system of `/dev`, without any devices in it unless the zygote is real root; `cover` what
     /// [`cover::make`] has made.
     pub(crate) fn assemble(
         request: &Create,
         devices: &OwnedFd,
         cover: &OwnedFd,
-        zygote_has_devices: bool,
+        by_root: bool,
     ) -> Result<(Self, Option<View>), Failure> {
         let weakened = |wall: u32| request.weaken & wall != 0;
         let view = cover::attach(cover, &aside(COVERS), request.limits.is_some())
@@ -94,7 +94,7 @@ impl NewRoot {
         }
         let size = Size::new(request.tmpfs_size);
         let of_host = weakened(weaken::DEVICES);
-        attach_devices(devices, !of_host && zygote_has_devices).during("fill /dev")?;
+        attach_devices(devices, !of_host && !by_root).during("fill /dev")?;
         fill_devices(&size, request.uid_count).during("fill /dev")?;
         mount_run(&size).during("mount /run")?;
         bind(&aside(&format!("{COVERS}/sys")), &aside("sys")).during("mount /sys")?;
@@ -103,7 +103,7 @@ impl NewRoot {
         if !weakened(weaken::USER_NAMESPACES) {
             confine::forbid_namespaces(&aside("proc")).during("forbid namespaces inside")?;
         }
-        if request.uid_count == 1 {
+        if !by_root {
             confine::share_watches(&aside("proc")).during("share what is counted for the user")?;
         }
         if !weakened(weaken::PROC_MASKS) {

@@ -123,7 +123,7 @@ impl Sandbox {
         let path = |name: &str| format!("/proc/{}/{name}", request.pid);
         let users = fs::File::open(path("ns/user")).during("open the sandbox's user namespace")?;
         let list = fs::read(path("mountinfo")).during("read the list of mounts")?;
-        let root = stage::directory(&path("root")).during("open the sandbox's root")?;
+        let root = stage::directory(path("root")).during("open the sandbox's root")?;
         // What runs now has run all the time, so all this is its own and not that of a later process.
         clone::check_running(init).during("find the sandbox")?;
         let targets = request.overlays.iter().map(|overlay| &*overlay.target.0);

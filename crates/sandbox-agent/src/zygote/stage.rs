@@ -38,7 +38,7 @@ pub(crate) struct Stage {
     host: OwnedFd,
     host_root: OwnedFd,
     own: OwnedFd,
-    has_devices: bool,
+    is_root: bool,
 }
 
 impl Stage {
@@ -75,13 +75,13 @@ impl Stage {
             host: host.into(),
             host_root,
             own: own.into(),
-            has_devices: !is_root,
+            is_root,
         })
     }
 
-    /// Whether there are devices at [`DEVICES`].
-    pub(crate) fn has_devices(&self) -> bool {
-        self.has_devices
+    /// Whether the zygote is real root. Else there are devices at [`DEVICES`].
+    pub(crate) fn is_root(&self) -> bool {
+        self.is_root
     }
 
     /// Does `work` in the host's mount namespace, with the host's root as the root.
@@ -160,7 +160,7 @@ pub(crate) fn inside<T>(
 }
 
 /// Opens a directory only as a place.
-pub(crate) fn directory(path: &str) -> io::Result<OwnedFd> {
+pub(crate) fn directory(path: impl AsRef<OsStr>) -> io::Result<OwnedFd> {
     open_place(path.as_ref(), 0)
 }
 

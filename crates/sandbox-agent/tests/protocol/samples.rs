@@ -6,7 +6,8 @@ use sandbox_agent::protocol::{
     files::{Change, Entry, FileReply, FileRequest, Stat},
     sudo::{SudoControl, SudoReply, SudoRequest},
     zygote::{
-        Configure, Create, Lower, Overlay, Reply, Request as ZygoteRequest, Rights, Rotate, Volume,
+        Configure, Create, Lower, Overlay, Owned, Reply, Request as ZygoteRequest, Rights, Rotate,
+        Volume,
     },
 };
 
@@ -15,15 +16,15 @@ pub(crate) type Sample = (u8, Vec<u8>);
 
 /// All samples.
 pub(crate) fn all() -> Vec<Sample> {
-    let mut samples = vec![
-        (0, configure().encode()),
-        (1, ZygoteRequest::Create { create: create() }.encode()),
-        (1, ZygoteRequest::Rotate { rotate: rotate() }.encode()),
-        (7, sudo().encode()),
-    ];
+    let mut samples = vec![(0, configure().encode()), (7, sudo().encode())];
     samples.push((8, SudoControl::Signal { signal: 15 }.encode()));
     let message = "no such program".to_owned();
     samples.push((9, SudoReply::Ended { code: 127, message }.encode()));
+    samples.extend(
+        zygote_requests()
+            .iter()
+            .map(|request| (1, request.encode())),
+    );
     samples.extend(replies().iter().map(|reply| (2, reply.encode())));
     samples.extend(requests().iter().map(|request| (3, request.encode())));
     samples.extend(events().iter().map(|event| (4, event.encode())));
@@ -113,7 +114,30 @@ fn create() -> Create {
     }
 }
 
-fn replies() -> [Reply; 5] {
+fn zygote_requests() -> [ZygoteRequest; 6] {
+    let path = || Blob::from("/state/x");
+    let others = vec![Owned {
+        path: "etc/shadow".into(),
+        uid: 0,
+        gid: 42,
+    }];
+    [
+        ZygoteRequest::Create { create: create() },
+        ZygoteRequest::Rotate { rotate: rotate() },
+        ZygoteRequest::Mapped {},
+        ZygoteRequest::Remove { path: path() },
+        ZygoteRequest::Give {
+            path: path(),
+            others,
+        },
+        ZygoteRequest::Measure {
+            path: path(),
+            most_files: 500_000,
+        },
+    ]
+}
+
+fn replies() -> [Reply; 8] {
     let step = "mount the overlay".to_owned();
     [
         Reply::Ready { version: 1 },
@@ -121,6 +145,13 @@ fn replies() -> [Reply; 5] {
         Reply::Failed { step, errno: 22 },
         Reply::Rotated {},
         Reply::Busy {},
+        Reply::Unmapped {},
+        Reply::Done {},
+        Reply::Measured {
+            bytes: 4096,
+            files: 1,
+            is_whole: true,
+        },
     ]
 }
 

@@ -9,7 +9,7 @@ use sandbox_agent::protocol::agent::{
 use sandbox_agent::protocol::files::{Change, Entry, FileReply, FileRequest, Stat};
 use sandbox_agent::protocol::sudo::{SudoControl, SudoReply, SudoRequest};
 use sandbox_agent::protocol::zygote::{
-    self, Configure, Create, Lower, Overlay, Reply, Rights, Rotate, Volume,
+    self, Configure, Create, Lower, Overlay, Owned, Reply, Rights, Rotate, Volume,
 };
 use sandbox_agent::protocol::{Blob, DecodeError, Limits, Wire};
 
@@ -378,8 +378,14 @@ proptest! {
         check(&zygote::Request::Rotate { rotate })?;
         check(&zygote::Request::Create { create: message })?;
         check(&Rights::User {})?;
-        check(&Configure { version, rights: Rights::Root { storage_base: number }, staging })?;
+        check(&Rights::Subordinate { count: number })?;
+        check(&Configure { version, rights: Rights::Root { storage_base: number }, staging: staging.clone() })?;
         check(&Reply::Ready { version })?;
+        let others = vec![Owned { path: staging.clone(), uid: version, gid: number }];
+        check(&zygote::Request::Give { path: staging.clone(), others })?;
+        check(&zygote::Request::Remove { path: staging.clone() })?;
+        check(&zygote::Request::Measure { path: staging.clone(), most_files: number.into() })?;
+        check(&Reply::Measured { bytes: number.into(), files: 1, is_whole: errno > 0 })?;
         check(&Reply::Created { pid: number })?;
         check(&Reply::Failed { step, errno })?;
     }

@@ -12,6 +12,7 @@ use super::{
     site::Site,
     snapshot, socket,
     store::{self, Store},
+    subordinate,
     template::{self, Layer, Template, Tree},
     volumes::{self, Opened as Volume},
 };
@@ -334,7 +335,7 @@ fn make_in(
     let (lifeline_read, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| storage_error(error.into(), "no pipe could be made"))?;
     let (group, oom_counter) = (prepared.group.as_ref(), prepared.oom_counter.as_ref());
-    let (uid_base, uid_count, first_uid) = ids(record.range);
+    let (uid_base, uid_count, first_uid) = ids(&record);
     let create = Create {
         name: id.to_string(),
         uid_base,
@@ -343,7 +344,7 @@ fn make_in(
         overlays: prepared.overlays,
         volumes: volumes.iter().map(|volume| volume.mount.clone()).collect(),
         tmpfs_size: TMPFS_SIZE,
-        max_processes: most_processes(&site.host, &record.limits),
+        max_processes: most_processes(&site.host, &from_the_start(site, &record)),
         env,
         limits: (!record.pooled).then(|| shown(&record.limits)),
         lifetime_ms: lifetime.as_millis() as u64,
@@ -369,6 +370,15 @@ fn make_in(
         return Err(error);
     }
     Ok((ownership, created.pidfd, lifeline))
+}
+
+/// The limits that PID 1 is made with.
+fn from_the_start(site: &Site, record: &Record) -> Limits {
+    let mut limits = record.limits;
+    if record.pooled && site.counts_processes_from_the_start() {
+        limits.processes = site.default_processes;
+    }
+    limits
 }
 
 /// Limits as programs inside are told them.
@@ -419,6 +429,7 @@ fn put_on_record(
             .collect(),
         created_ms: now_ms(),
         range,
+        subordinate: subordinate::used().map(|ids| ids.uid),
         groups,
         pooled: request.pooled,
     };
@@ -520,16 +531,17 @@ fn prepare(
 
 /// First uid as the zygote has it, number of uids, and what the first is inside.
 ///
-/// An ordinary user's zygote has one user, who is `user` inside: there is no root.
-pub(crate) fn ids(range: Option<u32>) -> (u32, u32, u32) {
-    match range {
-        Some(number) => (ranges::base(number), ranges::COUNT, 0),
-        None => (0, 1, template::USER),
+/// An ordinary user's zygote has one user, who is `user` inside, without a root; or subordinate ids after that one.
+pub(crate) fn ids(record: &Record) -> (u32, u32, u32) {
+    match (record.range, record.subordinate) {
+        (Some(number), _) => (ranges::base(number), ranges::COUNT, 0),
+        (None, Some(_)) => (1, subordinate::COUNT, 0),
+        (None, None) => (0, 1, template::USER),
     }
 }
 
 /// Makes the directories of changed files, owned by the storage range so that no id on disk is a host user's; without
-/// an `owner` they are this program's.
+/// an `owner` they are this program's, until the zygote gives them to subordinate ids.
 fn make_store(
     locked: &Locked,
     template: &Template,

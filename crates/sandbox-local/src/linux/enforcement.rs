@@ -83,12 +83,21 @@ fn user_ids(host: &Host, holds: bool) -> Wall {
         let detail = "user namespace with a range of ids of its own";
         return wall("user_ids", holds, detail);
     }
+    if let Some(Ok(_)) = host.subordinate {
+        let detail = "user namespace with the subordinate ids of the user that made the sandbox, which all sandboxes of \
+                      this user share; they are apart by their other namespaces";
+        return Wall::new("user_ids", Enforcement::Partial, detail);
+    }
+    let why = match &host.subordinate {
+        Some(Err(lack)) => format!("; for more users: {}: {}", lack.found, lack.fix),
+        _ => String::new(),
+    };
     let groups = match host.other_groups {
         0 => String::new(),
         count => format!(", with {count} other groups of theirs"),
     };
     let detail = format!(
-        "user namespace with one user, who for the host is the user that made the sandbox{groups}"
+        "user namespace with one user, who for the host is the user that made the sandbox{groups}{why}"
     );
     Wall::new("user_ids", Enforcement::Partial, detail)
 }
@@ -197,7 +206,7 @@ fn limit_walls(host: &Host, limits: &Limits) -> Vec<Wall> {
             limits.processes.map(|count| count.to_string()),
             carried(host.v1_pids.is_some(), "pids").or_else(|| {
                 let counted = host.counts_processes_by_user();
-                counted.then_some("the kernel's count of the sandbox's one user")
+                counted.then_some("the kernel's count of the sandbox's users")
             }),
         ),
         stored("disk", limits.disk.map(|bytes| format!("{bytes} bytes"))),

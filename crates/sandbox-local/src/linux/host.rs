@@ -1,6 +1,9 @@
 //! What this machine offers: read once, so that everything that depends on it can be tested with another machine's facts.
 
-use super::disk;
+use super::{
+    disk,
+    subordinate::{self, Lack, Subordinate},
+};
 use rustix::fs::Access;
 use std::{
     fs,
@@ -30,6 +33,8 @@ pub(crate) struct Host {
     pub(crate) user_namespaces: Option<u64>,
     /// The sysctl that forbids ordinary users to make any.
     pub(crate) forbids_namespaces: Option<&'static str>,
+    /// The subordinate ids of the user, or why there are none; root needs none.
+    pub(crate) subordinate: Option<Result<Subordinate, Lack>>,
     /// How many groups this process has beside its own.
     pub(crate) other_groups: usize,
     pub(crate) overlay: bool,
@@ -71,6 +76,8 @@ impl Host {
                 .parse()
                 .ok(),
             forbids_namespaces: forbids_namespaces(&text),
+            subordinate: (!rustix::process::geteuid().is_root())
+                .then(|| subordinate::own().clone()),
             other_groups: other_groups(),
             btrfs: disk::is_possible(
                 text("/proc/sys/kernel/osrelease").trim(),
@@ -113,13 +120,18 @@ impl Host {
         }
     }
 
+    /// Whether sandboxes have a root and other users.
+    pub(crate) fn has_users(&self) -> bool {
+        self.is_root || matches!(self.subordinate, Some(Ok(_)))
+    }
+
     /// Whether a cgroup carries a limit on processes.
     pub(crate) fn has_pids(&self) -> bool {
         self.v1_pids.is_some() || self.v2_has("pids")
     }
 
     /// Whether a user's limit on processes holds for each user namespace by itself, as in Linux from 5.14 on, and so for
-    /// each sandbox that has but one user. It is not for root, whom the kernel spares.
+    /// each sandbox. It is not for root, whom the kernel spares.
     pub(crate) fn counts_processes_by_user(&self) -> bool {
         !self.is_root && self.kernel >= (5, 14)
     }

@@ -2,12 +2,11 @@
 //!
 //! A record names it by its PID and the time of its start, which no later process of that number shares.
 
-use super::ranges;
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use std::{fs, io, os::fd::OwnedFd, path::Path};
+use std::{fs, io, ops::Range, os::fd::OwnedFd, path::Path};
 
 /// Name of the file in a record's directory.
 const FILE: &str = "init";
@@ -21,13 +20,13 @@ pub(crate) fn write(record: &Path, pid: u32) -> io::Result<()> {
 /// A descriptor of the PID 1 of the record in this directory, readable when it has ended. `None` if it is gone, or none
 /// was written.
 ///
-/// Only a process with the ids of the record's `range` is taken for it.
-pub(crate) fn open(record: &Path, range: Option<u32>) -> io::Result<Option<OwnedFd>> {
-    Ok(find(record, range)?.map(|(_, pidfd)| pidfd))
+/// Only a process with one of the record's `uids` is taken for it.
+pub(crate) fn open(record: &Path, uids: &Range<u32>) -> io::Result<Option<OwnedFd>> {
+    Ok(find(record, uids)?.map(|(_, pidfd)| pidfd))
 }
 
 /// As [`open`], with its PID.
-pub(crate) fn find(record: &Path, range: Option<u32>) -> io::Result<Option<(u32, OwnedFd)>> {
+pub(crate) fn find(record: &Path, uids: &Range<u32>) -> io::Result<Option<(u32, OwnedFd)>> {
     let text = match fs::read_to_string(record.join(FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -47,9 +46,8 @@ pub(crate) fn find(record: &Path, range: Option<u32>) -> io::Result<Option<(u32,
         Err(errno) => return Err(errno.into()),
     };
     let number = pid.as_raw_nonzero().get().cast_unsigned();
-    let ids = ranges::uids(range);
     let fits =
-        started(number)? == Some(since) && uid(number)?.is_some_and(|uid| ids.contains(&uid));
+        started(number)? == Some(since) && uid(number)?.is_some_and(|uid| uids.contains(&uid));
     Ok(fits.then_some((number, pidfd)))
 }
 
@@ -91,17 +89,19 @@ fn uid(pid: u32) -> io::Result<Option<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::ranges;
 
     #[test]
     fn another_process_of_that_number_is_not_taken_for_it() {
         let record = tempfile::tempdir().unwrap();
-        assert!(open(record.path(), Some(1)).unwrap().is_none());
+        let uids = ranges::uids(Some(1), None);
+        assert!(open(record.path(), &uids).unwrap().is_none());
         // This very process: the right number and start, but no process of a sandbox.
         write(record.path(), std::process::id()).unwrap();
-        assert!(open(record.path(), Some(1)).unwrap().is_none());
+        assert!(open(record.path(), &uids).unwrap().is_none());
         for text in ["", "x", "1", "-1 5", "0 0", "4194305 1", "99999999999 1"] {
             fs::write(record.path().join(FILE), text).unwrap();
-            assert!(open(record.path(), Some(1)).unwrap().is_none(), "{text}");
+            assert!(open(record.path(), &uids).unwrap().is_none(), "{text}");
         }
     }
 }

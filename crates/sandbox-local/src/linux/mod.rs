@@ -26,6 +26,7 @@ mod snapshot;
 mod socket;
 mod stdin;
 mod store;
+mod subordinate;
 mod template;
 mod templates;
 mod usage;

@@ -110,8 +110,12 @@ impl Pool {
     /// `AlreadyExists` for the name. After any other failure another one is tried.
     pub(crate) fn take(&self, site: &Site, request: &Request) -> Result<Option<Made>> {
         let template = template::canonical(&request.template);
-        // Those that wait have no other store, and the files of a sandbox cannot move.
-        let fits = request.store == Store::Directory;
+        // Those that wait have no other store, and the files of a sandbox cannot move; nor may a limit come later that
+        // counts from the start.
+        let processes = request.limits.processes;
+        let is_limited =
+            !site.counts_processes_from_the_start() || processes == site.default_processes;
+        let fits = request.store == Store::Directory && is_limited;
         while fits && let Some(mut waiting) = self.shelf.pop(&template) {
             if !waiting.is_fit(site) {
                 continue;

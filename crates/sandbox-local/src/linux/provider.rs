@@ -98,7 +98,8 @@ impl LocalProvider {
             host_folders,
             weaken,
         } = builder;
-        let site = Site::open(host, &state, keep_leftovers, weaken)?;
+        let processes = default_limits.processes;
+        let site = Site::open(host, &state, keep_leftovers, weaken, processes)?;
         let site = Arc::new(site);
         let pool = (pool > 0).then(|| Pool::start(&site, pool)).transpose()?;
         Ok(Self {

@@ -26,10 +26,11 @@ pub(crate) fn base(number: u32) -> u32 {
     STORAGE_BASE + number * COUNT
 }
 
-/// The uids of a sandbox's processes: those of its range, or as an ordinary user's the user's own.
-pub(crate) fn uids(range: Option<u32>) -> Range<u32> {
-    match range {
-        Some(number) => base(number)..base(number) + COUNT,
+/// The uids of a sandbox's processes: those of its range, or as an ordinary user's those from `subordinate` on, or the
+/// user's own.
+pub(crate) fn uids(range: Option<u32>, subordinate: Option<u32>) -> Range<u32> {
+    match range.map(base).or(subordinate) {
+        Some(first) => first..first.saturating_add(COUNT),
         None => {
             let own = rustix::process::getuid().as_raw();
             own..own + 1

@@ -6,9 +6,10 @@
 
 use super::{
     cgroup::Groups,
-    snapshot,
+    ranges, snapshot,
     store::Store,
     template::{InUse, Tree},
+    zygote::Zygote,
 };
 use rustix::{
     fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags},
@@ -20,11 +21,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions, TryLockError},
     io,
+    ops::Range,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
@@ -73,6 +76,9 @@ pub(crate) struct Record {
     pub(crate) created_ms: u64,
     /// Number of its range of uids; none if it runs as the user who has made it.
     pub(crate) range: Option<u32>,
+    /// The first of the subordinate uids that it has instead.
+    #[serde(default)]
+    pub(crate) subordinate: Option<u32>,
     pub(crate) groups: Groups,
     /// Whether it is nobody's yet, and not to be shown.
     #[serde(default)]
@@ -90,6 +96,16 @@ impl Record {
         names.extend(self.next.clone());
         names
     }
+
+    /// Whether there are others in it than `user`.
+    pub(crate) fn has_users(&self) -> bool {
+        self.range.or(self.subordinate).is_some()
+    }
+
+    /// The uids that its processes have on the host.
+    pub(crate) fn uids(&self) -> Range<u32> {
+        ranges::uids(self.range, self.subordinate)
+    }
 }
 
 /// All records of a state directory.
@@ -104,6 +120,8 @@ pub(crate) struct Locked {
     pub(crate) path: PathBuf,
     pub(crate) directory: File,
     pub(crate) lock: File,
+    /// Whoever has locked it may come to remove it, also when the provider is gone.
+    _helper: Option<Arc<Zygote>>,
 }
 
 impl Records {
@@ -324,6 +342,7 @@ fn lock(path: PathBuf) -> io::Result<Option<Locked>> {
         path,
         directory,
         lock,
+        _helper: Zygote::helper(),
     }))
 }
 

@@ -5,6 +5,7 @@
 //! still changes it. The way back up is `..`, which must then be the directory that the walk came from. Directories that
 //! their owner, who is no other than us, may not change are opened up first.
 
+use super::zygote::Zygote;
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, chmod, fchmod, fstat,
@@ -12,6 +13,7 @@ use rustix::{
     },
     io::Errno,
 };
+use sandbox_agent::protocol::{Blob, zygote::Request};
 use std::{
     ffi::{CStr, CString},
     io,
@@ -33,7 +35,22 @@ pub(crate) const BELOW: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFl
 const BUFFER: usize = 4096;
 
 /// Removes what is at `path`, be it a directory with all that is in it. It is no error if there is nothing.
+///
+/// What belongs to subordinate ids is removed by a process that may.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match remove_own(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match Zygote::helper() {
+            Some(helper) => {
+                let path = Blob(path.as_os_str().as_bytes().to_vec());
+                helper.tend(&Request::Remove { path }).map(drop)
+            }
+            None => Err(error),
+        },
+        removed => removed,
+    }
+}
+
+fn remove_own(path: &Path) -> io::Result<()> {
     let top = CString::new(path.as_os_str().as_bytes())?;
     for _ in 0..PASSES {
         match remove(CWD, path, FileType::Unknown) {

@@ -83,26 +83,22 @@ pub(crate) fn capabilities(host: &Host) -> Capabilities {
     capabilities.range_read = true;
     capabilities.symlinks = true;
     capabilities.templates = true;
-    capabilities.users = host.is_root;
+    capabilities.users = host.has_users();
     capabilities.detached = true;
     capabilities.max_lifetime = Some(super::create::MAX_LIFETIME);
     capabilities
 }
 
-/// Refuses another user than `user` where there is no other.
-fn check_user(host: &Host, user: Option<&str>) -> Result<()> {
-    const ONLY: [&str; 4] = ["user", "1000", "user:user", "1000:1000"];
-    if host.is_root || user.is_none_or(|user| ONLY.contains(&user)) {
-        return Ok(());
-    }
-    let what = "another user than `user` in a sandbox of an ordinary user";
-    Err(Error::unsupported(what).with_provider(NAME))
-}
-
 impl Link {
     /// Refuses another user than `user` where there is no other.
     pub(crate) fn check_user(&self, user: Option<&str>) -> Result<()> {
-        check_user(&self.shared.site.host, user)
+        const ONLY: [&str; 4] = ["user", "1000", "user:user", "1000:1000"];
+        if user.is_none_or(|user| ONLY.contains(&user)) || self.record()?.has_users() {
+            return Ok(());
+        }
+        let what =
+            "another user than `user` in a sandbox of an ordinary user without subordinate ids";
+        Err(Error::unsupported(what).with_provider(NAME))
     }
 
     /// A new connection. While too many wait to be accepted it is tried again, for some seconds.
@@ -479,7 +475,7 @@ fn init_of(shared: &Shared, link: &Link) -> Result<Option<OwnedFd>> {
     let Ok(record) = link.record() else {
         return Ok(None);
     };
-    init::open(&shared.site.records.path(&link.id), record.range)
+    init::open(&shared.site.records.path(&link.id), &record.uids())
         .map_err(|error| link.failed(error))
 }
 

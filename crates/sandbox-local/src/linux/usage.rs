@@ -1,16 +1,23 @@
 //! What a sandbox uses, as its cgroups and its directory on disk say.
 
-use super::{cgroup::Groups, record::STORE};
+use super::{cgroup::Groups, record::STORE, zygote::Zygote};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, openat2, statat},
     io::Errno,
+};
+use sandbox_agent::protocol::{
+    Blob,
+    zygote::{Reply, Request},
 };
 use sandbox_core::Usage;
 use std::{
     ffi::{CStr, CString},
     fs, io,
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -100,7 +107,19 @@ fn sum(text: &str, key: &str) -> u64 {
 ///
 /// The sandbox may change them meanwhile, so it is an estimate; a file with several names counts for each.
 pub(crate) fn of_disk(record: &Path) -> Option<(u64, u64)> {
-    of_disk_within(record, MOST_PATHS)
+    let Some(helper) = Zygote::helper() else {
+        return of_disk_within(record, MOST_PATHS);
+    };
+    let path = Blob(record.join(STORE).as_os_str().as_bytes().to_vec());
+    let most_files = MOST_FILES;
+    match helper.tend(&Request::Measure { path, most_files }) {
+        Ok(Reply::Measured {
+            bytes,
+            files,
+            is_whole: true,
+        }) => Some((bytes, files)),
+        _ => None,
+    }
 }
 
 fn of_disk_within(record: &Path, most_paths: usize) -> Option<(u64, u64)> {

@@ -106,12 +106,12 @@ fn has_directory(above: &OwnedFd, inside: &[u8]) -> bool {
 }
 
 /// The error for a volume that has no place, if this is why the sandbox could not be made.
-pub(crate) fn not_mounted(create: &zygote::Create, step: &str, errno: i32) -> Option<Error> {
+pub(crate) fn not_mounted(volumes: &[zygote::Volume], step: &str, errno: i32) -> Option<Error> {
     let is_no_directory = [Errno::NOTDIR, Errno::LOOP]
         .iter()
         .any(|other| other.raw_os_error() == errno);
     let target = step.strip_prefix("mount ").filter(|_| is_no_directory)?;
-    let mut targets = create.volumes.iter().map(|volume| &volume.target);
+    let mut targets = volumes.iter().map(|volume| &volume.target);
     targets.find(|other| other.0 == target.as_bytes())?;
     let message = "the place of a volume is behind a link, or something else than a directory";
     Some(Error::invalid(message).with_context("target", target.escape_debug()))

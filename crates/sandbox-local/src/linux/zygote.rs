@@ -1,8 +1,15 @@
 //! The library's side of the zygote: starts it, and asks it for sandboxes.
 //!
 //! One zygote per provider value. It ends when its socket closes, so it never outlives the program.
+//!
+//! That of an ordinary user with subordinate ids is also asked for work on files that belong to these.
 
-use super::{socket, volumes};
+use super::{
+    ranges::STORAGE_BASE,
+    socket,
+    subordinate::{self, Subordinate},
+    volumes,
+};
 use crate::sys;
 use rustix::io::Errno;
 use sandbox_agent::protocol::{
@@ -18,7 +25,7 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 /// The helper's program, built by this crate's build script.
@@ -27,10 +34,14 @@ pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.
 /// Where the zygote expects its socket.
 const SOCKET: RawFd = 3;
 
+/// Zygotes that can work on files of subordinate ids. Whoever cleans up may be far from any provider.
+static HELPERS: Mutex<Vec<Weak<Zygote>>> = Mutex::new(Vec::new());
+
 /// A process that makes sandboxes; started with the first of them, and again should it have died.
 #[derive(Debug)]
 pub(crate) struct Zygote {
     configure: Configure,
+    subordinate: Option<&'static Subordinate>,
     running: Mutex<Option<Running>>,
 }
 
@@ -48,16 +59,60 @@ pub(crate) struct Created {
 }
 
 impl Zygote {
-    /// Prepares a zygote that assembles roots on the empty directory `staging`.
-    pub(crate) fn new(rights: Rights, staging: &Path) -> Self {
+    /// Prepares a zygote that assembles roots on the empty directory `staging`, with the rights that this program has.
+    pub(crate) fn new(staging: &Path) -> Arc<Self> {
         let staging = Blob(staging.as_os_str().as_bytes().to_vec());
-        Self {
+        let subordinate = subordinate::used();
+        let rights = match subordinate {
+            Some(_) => Rights::Subordinate {
+                count: subordinate::COUNT,
+            },
+            None if rustix::process::geteuid().is_root() => Rights::Root {
+                storage_base: STORAGE_BASE,
+            },
+            None => Rights::User {},
+        };
+        let zygote = Arc::new(Self {
             configure: Configure {
                 version: VERSION,
                 rights,
                 staging,
             },
+            subordinate,
             running: Mutex::new(None),
+        });
+        if subordinate.is_some() {
+            let mut helpers = HELPERS.lock().unwrap_or_else(PoisonError::into_inner);
+            helpers.retain(|helper| helper.strong_count() > 0);
+            helpers.push(Arc::downgrade(&zygote));
+        }
+        zygote
+    }
+
+    /// One of this program that can work on files of subordinate ids, if there are any such files. They all can.
+    pub(crate) fn helper() -> Option<Arc<Self>> {
+        let helpers = HELPERS.lock().unwrap_or_else(PoisonError::into_inner);
+        helpers.iter().rev().find_map(Weak::upgrade)
+    }
+
+    /// Has work on files done, and waits until it is.
+    pub(crate) fn tend(&self, request: &Request) -> io::Result<Reply> {
+        let (ours, theirs) = socket::pair()?;
+        let mut buffer = vec![0; 4096];
+        {
+            let mut running = self.running();
+            let socket = self.start(&mut running).map_err(io::Error::other)?;
+            socket::send(socket, request, &[theirs.as_fd()])?;
+        }
+        drop(theirs);
+        // Others may be served meanwhile: this may take long.
+        match socket::receive(ours.as_fd(), &mut buffer)? {
+            Some((Reply::Failed { errno, .. }, _)) if errno != 0 => {
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            Some((Reply::Failed { step, .. }, _)) => Err(io::Error::other(step)),
+            Some((reply, _)) => Ok(reply),
+            None => Err(io::Error::other("the helper process ended unexpectedly")),
         }
     }
 
@@ -67,7 +122,7 @@ impl Zygote {
         match (self.request(&request, fds)?, request) {
             ((Reply::Created { pid }, Some(pidfd)), _) => Ok(Created { pid, pidfd }),
             ((Reply::Failed { step, errno }, _), Request::Create { create }) => {
-                Err(volumes::not_mounted(&create, &step, errno)
+                Err(volumes::not_mounted(&create.volumes, &step, errno)
                     .unwrap_or_else(|| failed(&step, errno)))
             }
             _ => Err(misfit()),
@@ -93,23 +148,32 @@ impl Zygote {
         }
     }
 
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The socket of the process, which is started if there is none.
+    fn start<'a>(&self, running: &'a mut Option<Running>) -> Result<BorrowedFd<'a>> {
+        if running.as_mut().is_some_and(Running::has_ended) {
+            *running = None;
+        }
+        if running.is_none() {
+            *running = Some(Running::start(&self.configure, self.subordinate)?);
+        }
+        running
+            .as_ref()
+            .map(|running| running.socket.as_fd())
+            .ok_or_else(vanished)
+    }
+
     /// Asks for one thing.
     fn request(
         &self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Option<OwnedFd>)> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.as_mut().is_some_and(Running::has_ended) {
-            *running = None;
-        }
-        if running.is_none() {
-            *running = Some(Running::start(&self.configure)?);
-        }
-        let socket = running
-            .as_ref()
-            .map(|running| running.socket.as_fd())
-            .ok_or_else(vanished)?;
+        let mut running = self.running();
+        let socket = self.start(&mut running)?;
         match ask(socket, request, fds) {
             // Not even sent.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -126,7 +190,7 @@ impl Zygote {
 }
 
 impl Running {
-    fn start(configure: &Configure) -> Result<Self> {
+    fn start(configure: &Configure, subordinate: Option<&Subordinate>) -> Result<Self> {
         let start = || -> io::Result<Self> {
             let (ours, theirs) = socket::pair()?;
             let program = socket::sealed(AGENT)?;
@@ -147,7 +211,13 @@ impl Running {
             let message = "the zygote could not be started: programs must be allowed to run from memory (memfd)";
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
-        match ask(running.socket.as_fd(), configure, &[]) {
+        let socket = running.socket.as_fd();
+        let mut answer = ask(socket, configure, &[]);
+        if let (Ok((Reply::Unmapped {}, _)), Some(subordinate)) = (&answer, subordinate) {
+            subordinate.map(running.child.id())?;
+            answer = ask(socket, &Request::Mapped {}, &[]);
+        }
+        match answer {
             Ok((Reply::Ready { version: VERSION }, _)) => Ok(running),
             Ok((Reply::Failed { step, errno }, _)) => Err(failed(&step, errno)),
             Ok(_) => Err(Error::new(
@@ -261,8 +331,7 @@ mod tests {
     #[test]
     fn a_request_that_cannot_be_sent_costs_no_zygote() {
         let staging = tempfile::tempdir().unwrap();
-        let storage_base = super::super::ranges::STORAGE_BASE;
-        let zygote = Zygote::new(Rights::Root { storage_base }, staging.path());
+        let zygote = Zygote::new(staging.path());
         let pid = || {
             let running = zygote.running.lock().unwrap();
             running.as_ref().map(|running| running.child.id())

@@ -39,7 +39,7 @@ const LACKING: &[(&str, &str)] = &[
 
 #[test]
 fn everything_that_applies_to_an_ordinary_user() {
-    let mut program = ordinary::this_program();
+    let mut program = ordinary::this_program(None);
     for (name, why) in LACKING {
         println!("ignored: {name}: {why}");
         program.args(["--skip", name]);

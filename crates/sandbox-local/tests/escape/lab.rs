@@ -1,6 +1,6 @@
 //! Sandboxes for attempts, with walls and limits as the test wants them, and decoys on the host.
 
-use crate::ordinary;
+use crate::{alone, ordinary};
 use sandbox_core::{ProcessControl, prelude::*};
 use sandbox_local::LocalProvider;
 use std::{
@@ -33,9 +33,9 @@ pub(crate) enum Who {
 }
 
 impl Who {
-    /// All that there are: sandboxes of an ordinary user have no root.
+    /// All that there are: sandboxes of an ordinary user have a root only with subordinate ids.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let root = (!ordinary::is_ordinary()).then_some(Self::Root);
+        let root = (!alone::is_alone()).then_some(Self::Root);
         [Self::User].into_iter().chain(root)
     }
 
@@ -43,7 +43,7 @@ impl Who {
         match self {
             Self::User => "user",
             // Whoever may most: where there is no root that is the only one there is.
-            Self::Root if ordinary::is_ordinary() => "user",
+            Self::Root if alone::is_alone() => "user",
             Self::Root => "root",
         }
     }

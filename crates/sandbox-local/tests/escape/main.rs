@@ -12,6 +12,8 @@
 
 mod accounts;
 mod agent;
+#[path = "../ordinary/alone.rs"]
+mod alone;
 mod archives;
 mod as_ordinary;
 mod attempt;

@@ -1,9 +1,9 @@
 //! Becoming more than one is.
 
 use crate::{
+    alone,
     attempt::attempt,
     lab::{Inside, Lab, Who, state_dir},
-    ordinary,
 };
 use sandbox_agent::protocol::zygote::weaken::{CAPABILITIES, NO_NEW_PRIVS};
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
@@ -90,11 +90,7 @@ fn by_becoming_root() {
         .fails_as(
             Who::User,
             // There is nobody of that number.
-            if ordinary::is_ordinary() {
-                "EINVAL"
-            } else {
-                "EPERM"
-            },
+            if alone::is_alone() { "EINVAL" } else { "EPERM" },
         )
         .works_without(0, Who::Root, "0");
 }

@@ -1,8 +1,8 @@
 //! Programs, arguments and directories that are not what they were a moment ago, or more than fits.
 
 use crate::{
+    alone,
     lab::{Lab, Who, in_time},
-    ordinary,
 };
 use sandbox_core::prelude::*;
 use std::time::Duration;
@@ -120,7 +120,7 @@ async fn a_working_directory_that_leads_away() {
     sandbox
         .sh(Who::User, "ln -s /proc/1/root/etc init; ln -s /proc/self/fd/3 fd; ln -s /root root; mkfifo fifo; ln -s circle circle")
         .await;
-    let closed = (!ordinary::is_ordinary()).then_some("root");
+    let closed = (!alone::is_alone()).then_some("root");
     for name in ["init", "fd", "fifo", "circle"].into_iter().chain(closed) {
         let command = Command::new("pwd").cwd(format!("/home/user/{name}"));
         let refused = in_time(sandbox.exec(command)).await;

@@ -4,10 +4,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../ordinary/alone.rs"]
+mod alone;
 mod as_ordinary;
+mod as_subordinate;
 mod crowds;
 mod doctor;
 mod filesystems;
+#[path = "../ordinary/ids.rs"]
+mod ids;
 mod images;
 mod imports;
 mod leftovers;

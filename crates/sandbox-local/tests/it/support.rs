@@ -1,6 +1,6 @@
 //! What the tests share: a provider with its own state, and the traces that sandboxes leave on the machine.
 
-use crate::ordinary;
+use crate::{alone, ordinary};
 use sandbox_core::prelude::*;
 use sandbox_local::LocalProvider;
 use std::{
@@ -8,7 +8,9 @@ use std::{
     env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -19,6 +21,20 @@ const PREFIX: &[u8] = b"sandbox-it-";
 /// A state directory that is removed at the end of the test.
 pub(crate) struct State {
     directory: TempDir,
+}
+
+impl Drop for State {
+    /// Removes what belongs to subordinate ids, by a process that has them.
+    fn drop(&mut self) {
+        let templates = self.path().join("templates");
+        let is_own = templates.is_dir() && !templates.is_symlink();
+        if is_own && ordinary::is_ordinary() && !alone::is_alone() {
+            let mut rm = process::Command::new("unshare");
+            rm.args(["--map-root-user", "--map-auto", "rm", "-rf"]);
+            let removed = rm.arg(templates).status().unwrap().success();
+            assert!(removed || thread::panicking());
+        }
+    }
 }
 
 impl State {

@@ -16,6 +16,7 @@ const NEEDED: [(u32, &str); 5] = [
 pub(crate) fn preflight(host: &Host) -> Vec<Check> {
     vec![
         root(host),
+        subordinate_ids(host),
         groups(host),
         capabilities(host),
         kernel(host),
@@ -56,14 +57,42 @@ fn one_of(
 }
 
 fn root(host: &Host) -> Check {
-    let fix = "run as root, for example by sudo, for sandboxes that have a root and several users";
-    let found = "runs as an ordinary user: sandboxes have one user, no root, and what the machine has of programs \
-                 cannot be changed in them";
+    let fix = "run as root, for example by sudo, for all that sandboxes can do";
+    let found = if host.has_users() {
+        "runs as an ordinary user: of the machine's files sandboxes can replace and remove any, but change none in place"
+    } else {
+        "runs as an ordinary user: sandboxes have one user, no root, and what the machine has of programs cannot be \
+         changed in them"
+    };
     one_of(
         "root",
         (host.is_root, "runs as root"),
         (Verdict::Warn, found, fix),
     )
+}
+
+/// Whether an ordinary user's sandboxes have a root and other users.
+fn subordinate_ids(host: &Host) -> Check {
+    let (verdict, detail, fix) = match &host.subordinate {
+        None => (Verdict::Ok, "root needs none".to_owned(), None),
+        Some(Ok(ids)) => {
+            let detail = format!(
+                "sandboxes have a root and other users, of this user's ids from {} on",
+                ids.uid
+            );
+            (Verdict::Ok, detail, None)
+        }
+        Some(Err(lack)) => {
+            let detail = format!("sandboxes have one user and no root: {}", lack.found);
+            (Verdict::Warn, detail, Some(lack.fix.clone().into()))
+        }
+    };
+    Check {
+        name: "subordinate ids",
+        verdict,
+        detail,
+        fix,
+    }
 }
 
 /// Whether processes of sandboxes keep rights on the host that they do not need.
@@ -76,7 +105,7 @@ fn groups(host: &Host) -> Check {
     one_of(
         "groups",
         (
-            host.is_root || host.other_groups == 0,
+            host.has_users() || host.other_groups == 0,
             "sandboxes have none of the host's",
         ),
         (Verdict::Warn, found, fix),

@@ -63,6 +63,7 @@ impl Planted {
             metadata: BTreeMap::new(),
             created_ms: 0,
             range: Some(1),
+            subordinate: None,
             groups: Groups::default(),
             pooled: false,
         };

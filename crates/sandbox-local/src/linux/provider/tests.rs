@@ -93,7 +93,7 @@ async fn without_cgroups_a_sandbox_that_does_not_answer_is_killed_all_the_same()
         (&record.groups, record.limits),
         (&Groups::default(), Limits::new())
     );
-    let init = init::open(&maker.shared.site.records.path(&id), record.range);
+    let init = init::open(&maker.shared.site.records.path(&id), &record.uids());
     let init = init.unwrap().expect("the record names its PID 1");
     rustix::process::pidfd_send_signal(&init, rustix::process::Signal::STOP).unwrap();
 
@@ -147,6 +147,7 @@ async fn a_list_goes_on_after_what_cannot_be_read_or_does_not_answer() {
         metadata: BTreeMap::new(),
         created_ms: 0,
         range: Some(1),
+        subordinate: None,
         groups: Groups::default(),
         pooled: false,
     };

@@ -56,7 +56,7 @@ fn move_on(site: &Site, record: &Record, claim: BorrowedFd<'_>, made: &Made) -> 
     let mut record = record.clone();
     let store = &site.records.path(&record.id).join(STORE);
     let path = site.records.path(&record.id);
-    let Some((pid, init)) = init::find(&path, record.range)? else {
+    let Some((pid, init)) = init::find(&path, &record.uids())? else {
         return Ok(false);
     };
     record.next = Some(made.directory());
@@ -64,7 +64,7 @@ fn move_on(site: &Site, record: &Record, claim: BorrowedFd<'_>, made: &Made) -> 
     make_directories(store, &record)?;
     let generation = record.generation + 1;
     let trees = standing(site, store, record.generation, made);
-    let (uid_base, uid_count, _) = ids(record.range);
+    let (uid_base, uid_count, _) = ids(&record);
     let rotate = Rotate {
         pid,
         uid_base,
@@ -150,7 +150,7 @@ pub(super) fn settle(site: &Site, record: &Record) -> io::Result<Record> {
 /// Whether the root of a sandbox is of this generation. One that has ended has none.
 fn is_at(site: &Site, record: &Record, generation: u32) -> io::Result<bool> {
     let path = site.records.path(&record.id);
-    let Some((pid, _init)) = init::find(&path, record.range)? else {
+    let Some((pid, _init)) = init::find(&path, &record.uids())? else {
         return Ok(false);
     };
     let list = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;

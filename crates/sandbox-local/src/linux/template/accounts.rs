@@ -1,15 +1,21 @@
 //! The accounts of a sandbox: the machine's system users by name, `root`, and `user`.
 
-use super::{can_give_files, host::make_directory};
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
+use super::host::make_directory;
+use sandbox_agent::protocol::{Blob, zygote::Owned};
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::Path,
+};
 
 /// Number of the default user and its group.
 pub(crate) const USER: u32 = 1000;
 /// Group of `/etc/shadow` where the host has no group of that name.
 const SHADOW: u32 = 42;
 
-/// Writes passwd, group, shadow and gshadow, and makes the homes.
-pub(super) fn write(root: &Path) -> io::Result<()> {
+/// Writes passwd, group, shadow and gshadow, and makes the homes. Returns what of it is not root's.
+pub(super) fn write(root: &Path) -> io::Result<Vec<Owned>> {
+    let mut owned = Vec::new();
     let passwd = system_lines("/etc/passwd", 2);
     let group = system_lines("/etc/group", 2);
     let mut users: Vec<String> = vec!["root:x:0:0:root:/root:/bin/bash".into()];
@@ -48,11 +54,14 @@ pub(super) fn write(root: &Path) -> io::Result<()> {
     ] {
         let lines: Vec<String> = names.iter().map(|name| format!("{name}{rest}")).collect();
         write_lines(&etc.join(file), &lines, 0o640)?;
-        give(&etc.join(file), 0, shadow_gid.unwrap_or(SHADOW))?;
+        let path = format!("etc/{file}").as_str().into();
+        let gid = shadow_gid.unwrap_or(SHADOW);
+        owned.push(Owned { path, uid: 0, gid });
     }
     write_lines(&etc.join("subuid"), &[], 0o644)?;
     write_lines(&etc.join("subgid"), &[], 0o644)?;
-    make_home(root)
+    make_home(root, &mut owned)?;
+    Ok(owned)
 }
 
 /// Fields of the lines whose number is a system's: below 1000, or nobody's.
@@ -76,8 +85,17 @@ fn login_shell(shell: &str) -> &'static str {
     }
 }
 
-fn make_home(root: &Path) -> io::Result<()> {
-    let home = root.join("home/user");
+fn make_home(root: &Path, owned: &mut Vec<Owned>) -> io::Result<()> {
+    const HOME: &str = "home/user";
+    let home = root.join(HOME);
+    let mut give = |path: &[u8]| {
+        owned.push(Owned {
+            path: Blob(path.to_vec()),
+            uid: USER,
+            gid: USER,
+        });
+    };
+    give(HOME.as_bytes());
     make_directory(&home, 0o755)?;
     // What a new user gets, from the copy that has passed the checks already.
     for entry in fs::read_dir(root.join("etc/skel"))
@@ -88,16 +106,8 @@ fn make_home(root: &Path) -> io::Result<()> {
         if entry.metadata()?.is_file() {
             let target = home.join(entry.file_name());
             fs::copy(entry.path(), &target)?;
-            give(&target, USER, USER)?;
+            give(&[HOME.as_bytes(), b"/", entry.file_name().as_bytes()].concat());
         }
-    }
-    give(&home, USER, USER)
-}
-
-/// Gives a file to a user and group of the sandbox, if there are others than this program's.
-fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
-    if can_give_files() {
-        std::os::unix::fs::chown(path, Some(user), Some(group))?;
     }
     Ok(())
 }

@@ -8,20 +8,33 @@ use super::{
     outdated::{self, InUse},
     secrets,
 };
-use crate::linux::{record, remove::remove_tree, zygote};
+use crate::linux::{
+    record,
+    remove::remove_tree,
+    subordinate,
+    zygote::{self, Zygote},
+};
 use rustix::{
     fs::{CWD, syncfs},
     mount::{OpenTreeFlags, open_tree},
 };
+use sandbox_agent::protocol::{
+    Blob,
+    zygote::{Owned, Request},
+};
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
+    ffi::OsStr,
     fs,
     hash::{Hash, Hasher},
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, PermissionsExt, symlink},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt, lchown, symlink},
+        },
     },
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -165,6 +178,8 @@ fn key() -> io::Result<u64> {
         hasher.finish()
     });
     AGENT.hash(&mut hasher);
+    // To whom its files belong.
+    subordinate::used().hash(&mut hasher);
     for path in [
         "/var/lib/dpkg/status",
         "/etc/ld.so.cache",
@@ -249,13 +264,14 @@ fn make_root(root: &Path) -> io::Result<()> {
             copy::copy(&entry.path(), root, NEVER, false)?;
         }
     }
-    accounts::write(root)?;
+    let owned = accounts::write(root)?;
     write(root, "etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
     write(root, "etc/hostname", "sandbox\n")?;
     write(root, "etc/resolv.conf", "")?;
     write(root, "etc/machine-id", "")?;
     write(root, "etc/fstab", "")?;
-    symlink("/proc/self/mounts", root.join("etc/mtab"))
+    symlink("/proc/self/mounts", root.join("etc/mtab"))?;
+    give(root, owned)
 }
 
 /// The layer above the host's `/usr`: hides what is not everybody's, and adds the stand-in for `sudo`.
@@ -275,11 +291,12 @@ fn make_usr(layer: &Path) -> io::Result<()> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let usr = open_tree(CWD, "/usr", flags)?;
         let shown = PathBuf::from(format!("/proc/self/fd/{}", usr.as_raw_fd()));
-        secrets::hide_unreadable(&shown, layer, HIDDEN_IN_USR)?;
+        secrets::hide_unreadable(&shown, layer, HIDDEN_IN_USR, false)?;
     } else {
         // The kernel shows an ordinary user no directory without what is mounted on those below, nor lets it make an
         // overlay of one that has such.
-        secrets::hide_unreadable(Path::new("/usr"), layer, HIDDEN_IN_USR)?;
+        let all_directories = subordinate::used().is_some();
+        secrets::hide_unreadable(Path::new("/usr"), layer, HIDDEN_IN_USR, all_directories)?;
     }
     let sudo = layer.join("local/bin/sudo");
     fs::write(&sudo, zygote::AGENT)?;
@@ -291,7 +308,21 @@ fn make_usr(layer: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    symlink("../local/bin/sudo", real)
+    symlink("../local/bin/sudo", real)?;
+    give(layer, Vec::new())
+}
+
+/// Gives a tree to root of the sandboxes, but for `others`; unless there is nobody to give it to.
+fn give(tree: &Path, others: Vec<Owned>) -> io::Result<()> {
+    if can_give_files() {
+        for Owned { path, uid, gid } in others {
+            lchown(tree.join(OsStr::from_bytes(&path.0)), Some(uid), Some(gid))?;
+        }
+    } else if let Some(helper) = Zygote::helper() {
+        let path = Blob(tree.as_os_str().as_bytes().to_vec());
+        helper.tend(&Request::Give { path, others })?;
+    }
+    Ok(())
 }
 
 /// Makes a directory and those above with exactly these permissions, whatever the umask.

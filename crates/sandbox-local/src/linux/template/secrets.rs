@@ -67,7 +67,14 @@ pub(super) fn hide_contents(directory: &Path) -> io::Result<()> {
 
 /// Puts a whiteout into `layer` for all below `tree` that some users of the host may not read, but for the entries of
 /// `tree` named in `skip`. What goes away meanwhile needs none.
-pub(super) fn hide_unreadable(tree: &Path, layer: &Path, skip: &[&str]) -> io::Result<()> {
+///
+/// With `all_directories` the layer gets all that are shown, so that they are its owner's.
+pub(super) fn hide_unreadable(
+    tree: &Path,
+    layer: &Path,
+    skip: &[&str],
+    all_directories: bool,
+) -> io::Result<()> {
     let entries = match fs::read_dir(tree) {
         // Everybody may read it but us.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -81,6 +88,9 @@ pub(super) fn hide_unreadable(tree: &Path, layer: &Path, skip: &[&str]) -> io::R
     let Some(entries) = entries else {
         return Ok(());
     };
+    if all_directories {
+        make_parents(tree, layer)?;
+    }
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
@@ -96,7 +106,7 @@ pub(super) fn hide_unreadable(tree: &Path, layer: &Path, skip: &[&str]) -> io::R
             make_parents(tree, layer)?;
             hide(&target)?;
         } else if metadata.is_dir() {
-            hide_unreadable(&entry.path(), &target, &[])?;
+            hide_unreadable(&entry.path(), &target, &[], all_directories)?;
         }
     }
     Ok(())

@@ -1,0 +1,330 @@
+//! Work on stored files of an ordinary user's sandboxes. They belong to subordinate ids, so that only processes in the
+//! zygote's user namespace may remove them or give them away.
+//!
+//! Hostile code has made them, and may still be changing them. Every step is relative to an open directory, follows no
+//! link and leaves no mount.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown};
+use std::path::Path;
+
+use sandbox_agent::protocol::zygote::{Create, Owned, Reply, Request};
+use sandbox_agent::protocol::{Blob, Wire as _};
+
+use super::failure::{During as _, Failure};
+use super::stage::Stage;
+use crate::files::walk::{self, Step, Walk};
+use crate::sys::clone::{self, Forked};
+use crate::sys::{file, inherit, program, socket};
+
+/// How often directories may turn out to have been filled again before a removal gives up.
+const PASSES: u32 = 100;
+
+/// Bytes of a block as `stat(2)` counts them.
+const BLOCK: u64 = 512;
+
+/// Carries the request out in a process of its own, which answers on `socket`. If there is no such process, whoever waits
+/// there sees the socket close.
+pub(crate) fn tend(stage: &Stage, request: &Request, socket: OwnedFd) {
+    if let Ok(Forked::Child) = clone::fork(None) {
+        inherit::set_name(c"sandbox-files");
+        let reply = stage
+            .visit_host(|| carry_out(request))
+            .unwrap_or_else(Failure::into_reply);
+        // Who asked may be gone; then nobody else needs to know.
+        let _ = socket::send(socket.as_fd(), &reply.encode(), &[]);
+        program::exit(0);
+    }
+}
+
+fn carry_out(request: &Request) -> Result<Reply, Failure> {
+    match request {
+        Request::Remove { path } => remove(path).during("remove a tree")?,
+        Request::Give { path, others } => give(path, others).during("give a tree away")?,
+        Request::Measure { path, most_files } => {
+            return measure(path, *most_files).during("measure a tree");
+        }
+        Request::Create { .. } | Request::Rotate { .. } | Request::Mapped {} => {
+            return Err(Failure::invalid("read the request"));
+        }
+    }
+    Ok(Reply::Done {})
+}
+
+/// The directory that `path` is in, and its name there.
+fn place(path: &Blob) -> io::Result<(OwnedFd, CString)> {
+    let path = Path::new(OsStr::from_bytes(&path.0));
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    Ok((
+        super::stage::directory(parent)?,
+        file::c_string(name.as_bytes())?,
+    ))
+}
+
+fn open(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    file::open(parent, name, walk::OPEN, 0, libc::RESOLVE_NO_SYMLINKS)
+}
+
+fn is(error: &io::Error, errnos: &[i32]) -> bool {
+    error
+        .raw_os_error()
+        .is_some_and(|errno| errnos.contains(&errno))
+}
+
+fn remove(path: &Blob) -> io::Result<()> {
+    let (parent, name) = match place(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        place => place?,
+    };
+    let parent = parent.as_fd();
+    for _ in 0..PASSES {
+        match remove_one(parent, &name) {
+            Err(error) if is_filled(&error) => {}
+            removed => return removed,
+        }
+        match open(parent, &name).and_then(empty) {
+            // It has become something else, or was moved by somebody who removes it as well.
+            Err(error)
+                if is(
+                    &error,
+                    &[libc::ENOENT, libc::ENOTDIR, libc::ELOOP, libc::ESTALE],
+                ) => {}
+            emptied => emptied?,
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ENOTEMPTY))
+}
+
+fn is_filled(error: &io::Error) -> bool {
+    is(error, &[libc::ENOTEMPTY, libc::EEXIST])
+}
+
+/// Removes one entry, whatever it is, unless it is a directory with entries. It is no error if there is none.
+fn remove_one(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    match file::unlink(parent, name, false) {
+        Err(error) if is(&error, &[libc::EISDIR]) => remove_empty(parent, name),
+        Err(error) if is(&error, &[libc::ENOENT]) => Ok(()),
+        removed => removed,
+    }
+}
+
+fn remove_empty(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    match file::unlink(parent, name, true) {
+        Err(error) if is(&error, &[libc::ENOENT, libc::ENOTDIR]) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Removes what is in a directory. Where somebody makes new entries meanwhile, these may be left.
+fn empty(root: OwnedFd) -> io::Result<()> {
+    let mut walk = Walk::of_any_depth(root)?;
+    loop {
+        match walk.step()? {
+            Step::Entry(name) => match file::unlink(walk.directory()?, &name, false) {
+                Err(error) if is(&error, &[libc::EISDIR]) => match walk.enter(name) {
+                    Err(error) if is(&error, &[libc::ENOENT, libc::ENOTDIR, libc::ELOOP]) => {}
+                    entered => entered?,
+                },
+                Err(error) if is(&error, &[libc::ENOENT]) => {}
+                removed => removed?,
+            },
+            // What was filled while the walk was in it is left to the next pass.
+            Step::Left(name) => match remove_empty(walk.directory()?, &name) {
+                Err(error) if is_filled(&error) => {}
+                removed => removed?,
+            },
+            Step::End => return Ok(()),
+        }
+    }
+}
+
+/// Gives a tree that nobody else knows yet to root of the sandboxes, who is 1 here.
+fn give(path: &Blob, others: &[Owned]) -> io::Result<()> {
+    let (parent, name) = place(path)?;
+    let root = open(parent.as_fd(), &name)?;
+    file::set_owner(root.as_fd(), Some(1), Some(1))?;
+    let mut walk = Walk::of_any_depth(file::open(root.as_fd(), c".", walk::OPEN, 0, 0)?)?;
+    loop {
+        let name = match walk.step()? {
+            Step::Entry(name) => name,
+            Step::Left(_) => continue,
+            Step::End => break,
+        };
+        file::set_owner_of(walk.directory()?, &name, 1, 1)?;
+        match walk.enter(name) {
+            Err(error) if is(&error, &[libc::ENOTDIR, libc::ELOOP]) => {}
+            entered => entered?,
+        }
+    }
+    for other in others {
+        let inside = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
+        let path = file::c_string(&other.path.0)?;
+        let entry = file::open(
+            root.as_fd(),
+            &path,
+            libc::O_PATH | libc::O_NOFOLLOW,
+            0,
+            inside,
+        )?;
+        file::set_owner(entry.as_fd(), Some(1 + other.uid), Some(1 + other.gid))?;
+    }
+    Ok(())
+}
+
+/// Counts what is in the upper directories of a store.
+fn measure(path: &Blob, most_files: u64) -> io::Result<Reply> {
+    let (parent, name) = place(path)?;
+    let mut walk = Walk::of_any_depth(open(parent.as_fd(), &name)?)?;
+    let (mut bytes, mut files) = (0_u64, 0_u64);
+    let is_whole = loop {
+        let name = match walk.step()? {
+            Step::Entry(name) => name,
+            Step::Left(_) => continue,
+            Step::End => break true,
+        };
+        // At the top the others are the kernel's own, to work in.
+        let is_top = walk.depth() == 0;
+        if is_top && !name.to_bytes().starts_with(b"u") {
+            continue;
+        }
+        if !is_top {
+            files += 1;
+            let status = file::status_of(walk.directory()?, &name);
+            let blocks = status.map_or(0, |status| u64::try_from(status.st_blocks).unwrap_or(0));
+            bytes = bytes.saturating_add(blocks.saturating_mul(BLOCK));
+        }
+        if files > most_files {
+            break false;
+        }
+        match walk.enter(name) {
+            // No directory, or gone meanwhile.
+            Err(error)
+                if is(
+                    &error,
+                    &[libc::ENOTDIR, libc::ELOOP, libc::ENOENT, libc::EXDEV],
+                ) => {}
+            entered => entered?,
+        }
+    };
+    Ok(Reply::Measured {
+        bytes,
+        files,
+        is_whole,
+    })
+}
+
+/// Gives the directories of changed files to root of the sandbox that is to be made.
+pub(crate) fn give_store(stage: &Stage, create: &Create) -> Result<(), Failure> {
+    stage.visit_host(|| {
+        for overlay in &create.overlays {
+            let store = Path::new(OsStr::from_bytes(&overlay.store.0));
+            for name in [&overlay.upper, &overlay.work] {
+                let path = store.join(OsStr::from_bytes(&name.0));
+                lchown(path, Some(1), Some(1)).during("give the sandbox its files")?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Lets root of a sandbox make groups for its commands. They stay this user's, who could not remove them otherwise.
+pub(crate) fn give_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
+    let directory = format!("/proc/self/fd/{}", cgroup.as_raw_fd());
+    for (path, mode) in [
+        (format!("{directory}/."), 0o775),
+        (format!("{directory}/cgroup.procs"), 0o664),
+    ] {
+        chown(&path, None, Some(1))?;
+        fs::set_permissions(&path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn blob(path: &Path) -> Blob {
+        Blob(path.as_os_str().as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_tree_deeper_than_others_may_be_walked_goes_away_and_no_link_is_followed() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let [top, kept] = ["top", "kept"].map(|name| directory.path().join(name));
+        fs::create_dir(&top).unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "").unwrap();
+        symlink(&kept, top.join("link")).unwrap();
+        let mut level = super::super::stage::directory(&top).unwrap();
+        for _ in 0..70_000 {
+            file::make_dir(level.as_fd(), c"d", 0).unwrap();
+            level = file::open(level.as_fd(), c"d", libc::O_PATH, 0, 0).unwrap();
+        }
+        // Whoever is in it makes the kernel look at all of it for each directory.
+        drop(level);
+        remove(&blob(&top)).unwrap();
+        assert!(!top.exists() && kept.join("file").exists());
+        remove(&blob(&top)).unwrap();
+        remove(&blob(&top.join("below"))).unwrap();
+    }
+
+    #[test]
+    fn a_tree_is_given_to_root_but_for_what_is_others() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let top = directory.path().join("top");
+        fs::create_dir_all(top.join("home/user")).unwrap();
+        symlink("/etc/passwd", top.join("home/link")).unwrap();
+        let others = [Owned {
+            path: "home/user".into(),
+            uid: 1000,
+            gid: 42,
+        }];
+        give(&blob(&top), &others).unwrap();
+        let owner = |name: &str| {
+            let found = fs::symlink_metadata(top.join(name)).unwrap();
+            (found.uid(), found.gid())
+        };
+        assert_eq!(
+            (owner(""), owner("home"), owner("home/link")),
+            ((1, 1), (1, 1), (1, 1))
+        );
+        assert_eq!(owner("home/user"), (1001, 43));
+        let out = [Owned {
+            path: "home/link/../../../x".into(),
+            uid: 0,
+            gid: 0,
+        }];
+        assert!(give(&blob(&top), &out).is_err());
+        assert_eq!(fs::metadata("/etc/passwd").unwrap().uid(), 0);
+    }
+
+    #[test]
+    fn only_changed_files_are_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["u0/a", "w0/work"] {
+            fs::create_dir_all(directory.path().join(name)).unwrap();
+        }
+        fs::write(directory.path().join("u0/a/file"), vec![1; 100_000]).unwrap();
+        symlink("/usr", directory.path().join("u0/link")).unwrap();
+        let measured = |most| match measure(&blob(directory.path()), most).unwrap() {
+            Reply::Measured {
+                bytes,
+                files,
+                is_whole,
+            } => (bytes >= 100_000, files, is_whole),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(measured(100), (true, 3, true));
+        assert!(!measured(2).2);
+    }
+}
