@@ -229,13 +229,11 @@ fn fill(new: &Path) -> io::Result<()> {
 
 /// Removes what somebody has left who was ended while making the template; with `only_look` it is but found.
 pub(super) fn sweep(templates: &Path, only_look: bool) -> Option<String> {
-    let new = templates.join(NEW);
-    if !new.exists() {
-        return None;
-    }
     let lock = fs::File::open(templates.join(LOCK)).ok()?;
     lock.try_lock().ok()?;
-    (only_look || remove_tree(&new).is_ok()).then(|| NEW.to_owned())
+    // Only now: until then it may have been whole and moved to its place.
+    let new = templates.join(NEW);
+    (new.exists() && (only_look || remove_tree(&new).is_ok())).then(|| NEW.to_owned())
 }
 
 fn make_root(root: &Path) -> io::Result<()> {

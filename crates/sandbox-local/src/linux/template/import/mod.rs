@@ -368,7 +368,8 @@ pub(super) fn sweep(templates: &Path, only_look: bool) -> Vec<String> {
         let Ok(lock) = File::open(&workshop) else {
             continue;
         };
-        if lock.try_lock().is_err() {
+        // Who held it may have taken it away by now.
+        if lock.try_lock().is_err() || !workshop.exists() {
             continue;
         }
         if only_look || remove_tree(&workshop).is_ok() {
