@@ -116,15 +116,19 @@ impl Release {
         Ok(())
     }
 
-    /// A fresh Debian with Python, the same release as this machine, so that programs built here run there.
+    /// A fresh Debian with Python and what lists processes, the same release as this machine, so that programs built here run there.
     pub(super) fn base(&self, context: &Context, directory: &Path) -> Result<PathBuf> {
-        let place = directory.join(format!("debian-{}", self.codename));
+        let place = directory.join(format!("debian-{}-procps", self.codename));
         if !place.exists() {
             report::note(&format!("installing a fresh Debian {}", self.codename));
             let new = empty(directory.join("debian.new"))?;
             context
                 .command("debootstrap")
-                .args(["--variant=minbase", "--include=python3", &self.codename])
+                .args([
+                    "--variant=minbase",
+                    "--include=python3,procps",
+                    &self.codename,
+                ])
                 .arg(&new)
                 .arg(&self.mirror)
                 .run()?;

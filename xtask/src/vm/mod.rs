@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     backports: bool,
     /// Ends the guest after so many minutes.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     minutes: u64,
 }
 

@@ -158,7 +158,7 @@ fn owner(state: &State, pool: &str) -> std::process::Command {
     let mut program = std::process::Command::new(example("owner"));
     program
         .args(["3", "owned", pool])
-        .args((pool == "0" && !ordinary::is_ordinary()).then_some("small"))
+        .args((pool == "0" && state.has_disks()).then_some("small"))
         .env("SANDBOX_STATE_DIR", state.path());
     program.stdin(Stdio::piped()).stderr(Stdio::null());
     program

@@ -1,7 +1,7 @@
 //! What the tests share: a provider with its own state, and the traces that sandboxes leave on the machine.
 
 use crate::{alone, ordinary};
-use sandbox_core::prelude::*;
+use sandbox_core::{Enforcement, prelude::*};
 use sandbox_local::LocalProvider;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -71,6 +71,16 @@ impl State {
 
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Whether this machine can limit the disk of a sandbox.
+    pub(crate) fn has_disks(&self) -> bool {
+        static HAS_DISKS: OnceLock<bool> = OnceLock::new();
+        *HAS_DISKS.get_or_init(|| {
+            let options = CreateOptions::new().limits(Limits::new().disk(16 << 20));
+            let report = self.provider().enforcement(&options);
+            report.wall("disk").unwrap().enforcement == Enforcement::Enforced
+        })
     }
 
     pub(crate) fn provider(&self) -> LocalProvider {

@@ -17,7 +17,7 @@ check() {
     local name=$1
     shift
     echo "@begin $name"
-    timeout --kill-after=5 900 "$@" </dev/null 2>&1 | cat
+    timeout --kill-after=5 2400 "$@" </dev/null 2>&1 | cat
     echo "@end $name ${PIPESTATUS[0]}"
 }
 
