@@ -16,6 +16,7 @@ mod agent;
 mod alone;
 mod archives;
 mod as_ordinary;
+mod as_subordinate;
 mod attempt;
 mod bombs;
 mod calls;
@@ -27,6 +28,8 @@ mod file_races;
 mod file_types;
 mod forks;
 mod host_files;
+#[path = "../ordinary/ids.rs"]
+mod ids;
 #[path = "../it/images.rs"]
 mod images;
 mod lab;

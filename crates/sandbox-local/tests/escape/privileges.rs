@@ -3,13 +3,21 @@
 use crate::{
     alone,
     attempt::attempt,
+    ids,
     lab::{Inside, Lab, Who, state_dir},
+    ordinary,
 };
 use sandbox_agent::protocol::zygote::weaken::{CAPABILITIES, NO_NEW_PRIVS};
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
-/// First id of the range that stored files belong to.
-const STORAGE: u32 = 0x7000_0000;
+/// First id of those that stored files belong to.
+fn storage() -> u32 {
+    if ordinary::is_ordinary() {
+        ids::first()
+    } else {
+        0x7000_0000
+    }
+}
 
 /// Who a program becomes that root of the sandbox has prepared, and what it may do then.
 const BECOME: &str = "import os\nprint(os.geteuid(), [line.split()[1] for line in open('/proc/self/status') if 'CapEff' in line][0])";
@@ -39,7 +47,7 @@ async fn by_a_setuid_program() {
     // On the host, it would make somebody a user who is nobody.
     let stored = fs::metadata(on_disk(&sandbox, "bin/prepared")).unwrap();
     assert_eq!(stored.mode() & 0o7777, 0o4755);
-    assert_eq!((stored.uid(), stored.gid()), (STORAGE, STORAGE));
+    assert_eq!((stored.uid(), stored.gid()), (storage(), storage()));
     // Without the wall it makes one root of the sandbox, and no more than that.
     let (_, ran) = run_prepared(NO_NEW_PRIVS, prepare).await;
     assert_eq!(ran, "0 00000000800404fb");
@@ -57,7 +65,7 @@ async fn by_a_program_with_capabilities() {
     let path = on_disk(&sandbox, "bin/prepared");
     let len = rustix::fs::getxattr(&path, "security.capability", &mut stored).unwrap();
     assert_eq!((len, stored[3]), (24, 3));
-    assert_eq!(stored[20..], STORAGE.to_le_bytes());
+    assert_eq!(stored[20..], storage().to_le_bytes());
     let (_, ran) = run_prepared(NO_NEW_PRIVS, prepare).await;
     assert_eq!(ran, "1000 0000000000000001");
 }

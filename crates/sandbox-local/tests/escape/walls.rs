@@ -1,7 +1,7 @@
 //! Each wall of the report, taken away: the report says so, and it shows from inside.
 
 use crate::{
-    alone,
+    alone, ids,
     lab::{Inside, Lab, Who},
     ordinary,
 };
@@ -141,7 +141,7 @@ async fn user_ids_are_the_wall_that_no_test_takes_away() {
         assert!(outside.parse::<u32>().unwrap() > 0x7000_0000, "{map}");
     }
     let first = if ordinary::is_ordinary() {
-        1_600_000_000
+        ids::first()
     } else {
         0x7000_0000
     };

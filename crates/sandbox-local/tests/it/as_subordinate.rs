@@ -92,7 +92,7 @@ async fn all_of_it_is_said_and_belongs_to_nobody_of_the_host() {
     if !ordinary::is_ordinary() {
         return again("as_subordinate::all_of_it_is_said_and_belongs_to_nobody_of_the_host");
     }
-    let first: u32 = ids::IDS.split(':').next().unwrap().parse().unwrap();
+    let first = ids::first();
     let state = State::new();
     let (provider, sandbox) = state.sandbox().await;
     let report = provider.enforcement(&CreateOptions::new());
