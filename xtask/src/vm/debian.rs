@@ -126,7 +126,7 @@ impl Release {
                 .command("debootstrap")
                 .args([
                     "--variant=minbase",
-                    "--include=python3,procps",
+                    "--include=python3,procps,uidmap",
                     &self.codename,
                 ])
                 .arg(&new)
