@@ -116,9 +116,10 @@ impl Release {
         Ok(())
     }
 
-    /// A fresh Debian with Python and what lists processes, the same release as this machine, so that programs built here run there.
+    /// A fresh Debian with Python, what lists processes and what maps ids, the same release as this machine, so that programs
+    /// built here run there.
     pub(super) fn base(&self, context: &Context, directory: &Path) -> Result<PathBuf> {
-        let place = directory.join(format!("debian-{}-procps", self.codename));
+        let place = directory.join(format!("debian-{}-procps-uidmap", self.codename));
         if !place.exists() {
             report::note(&format!("installing a fresh Debian {}", self.codename));
             let new = empty(directory.join("debian.new"))?;
