@@ -311,7 +311,6 @@ impl Agent {
                 Due::Grace(number) => self.end_grace(number),
                 Due::Accept => self.accept_again(),
                 Due::Sudo => self.await_sudo(),
-                Due::Recruit => self.recruit(),
                 Due::Reserve => self.dismiss_reserve(),
                 Due::Claim => self.refuse_claim(),
             }

@@ -20,8 +20,6 @@ pub(super) enum Due {
     Accept,
     /// `sudo` is served again, after that went wrong.
     Sudo,
-    /// A process is made ready for the next command.
-    Recruit,
     /// No process is kept ready for the next command any more.
     Reserve,
     /// The sandbox may have been idle for long enough.

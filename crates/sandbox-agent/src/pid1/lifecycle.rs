@@ -229,7 +229,6 @@ impl Agent {
         }
         self.ended.push_back(number);
         self.trim_ended();
-        self.recruit_now();
     }
 
     /// Forgets ended processes beyond the bounds, oldest first, unless somebody still reads them.

@@ -22,9 +22,6 @@ const RESERVE_MS: u64 = 10_000;
 /// As [`RESERVE_MS`], where no command has come yet: who makes many sandboxes at once may leave them idle.
 const FIRST_RESERVE_MS: u64 = 1_000;
 
-/// Milliseconds that a new command has for itself before a process is made ready for the next one.
-const RECRUIT_MS: u64 = 2;
-
 impl Agent {
     /// A new process says why it cannot run the program, or has closed the socket because it does.
     pub(super) fn resolve_start(&mut self, number: u64) {
@@ -77,7 +74,7 @@ impl Agent {
         self.later(Task::Pump(number));
         // Most sandboxes run only one command.
         if number > 1 {
-            self.recruit_soon();
+            self.later(Task::Recruit);
         }
     }
 
@@ -121,23 +118,6 @@ impl Agent {
             self.cgroups.retire(group);
         }
         Ok(())
-    }
-
-    /// Forks another process after the command that has just started, if that ends at once, or in a moment. Right now it
-    /// would be in the way of that command's output and end.
-    fn recruit_soon(&mut self) {
-        self.deadlines.cancel(Due::Recruit);
-        if let Some(at) = after(RECRUIT_MS) {
-            self.deadlines.add(at, Due::Recruit);
-        }
-    }
-
-    /// A command has ended: what was put off for it can be done.
-    pub(super) fn recruit_now(&mut self) {
-        if self.deadlines.when(Due::Recruit).is_some() {
-            self.deadlines.cancel(Due::Recruit);
-            self.later(Task::Recruit);
-        }
     }
 
     /// Forks the process that becomes the next command. If that fails, it is tried again when a command comes.
