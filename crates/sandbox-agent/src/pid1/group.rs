@@ -143,7 +143,7 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// The name of the cgroup that those of all commands are in, so that they can be stopped at once and PID 1 not.
-const COMMANDS: &CStr = c"commands";
+pub(crate) const COMMANDS: &CStr = c"commands";
 
 /// The name of a command's cgroup in what `/proc/PID/cgroup` says.
 fn command_name(list: &[u8]) -> Option<&[u8]> {
@@ -176,7 +176,13 @@ pub(super) struct Cgroups {
 impl Cgroups {
     /// Makes cgroups in one below `top`; without it there are none.
     pub(super) fn new(top: Option<OwnedFd>) -> io::Result<Self> {
-        let parent = top.map(|top| cgroup::make(top.as_fd(), COMMANDS));
+        let parent = top.map(|top| match cgroup::make(top.as_fd(), COMMANDS) {
+            // The zygote has made it, where it is to be another user's.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                cgroup::open(top.as_fd(), COMMANDS, libc::O_DIRECTORY | libc::O_RDONLY)
+            }
+            made => made,
+        });
         let parent = parent.transpose()?;
         let events = |parent: &OwnedFd| {
             cgroup::open(parent.as_fd(), c"cgroup.events", libc::O_RDONLY).map(File::from)

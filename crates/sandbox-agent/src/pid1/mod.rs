@@ -37,6 +37,7 @@ use sandbox_agent::protocol::Blob;
 use crate::sys::program::exit;
 use crate::view::{Machine, View};
 use agent::Agent;
+pub(crate) use group::COMMANDS;
 
 /// What a sandbox is given when it is made.
 #[derive(Debug)]

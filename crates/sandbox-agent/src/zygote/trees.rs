@@ -18,6 +18,7 @@ use sandbox_agent::protocol::{Blob, Wire as _};
 use super::failure::{During as _, Failure};
 use super::stage::Stage;
 use crate::files::walk::{self, Step, Walk};
+use crate::pid1::COMMANDS;
 use crate::sys::clone::{self, Forked};
 use crate::sys::{file, inherit, program, socket};
 
@@ -233,12 +234,18 @@ pub(crate) fn give_store(stage: &Stage, create: &Create) -> Result<(), Failure> 
     })
 }
 
-/// Lets root of a sandbox make groups for its commands. They stay this user's, who could not remove them otherwise.
+/// Lets root of a sandbox make groups for its commands, stop them and kill them. The group that these are in stays this
+/// user's, who could not remove them otherwise.
 pub(crate) fn give_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
-    let directory = format!("/proc/self/fd/{}", cgroup.as_raw_fd());
+    let top = format!("/proc/self/fd/{}", cgroup.as_raw_fd());
+    let commands = format!("{top}/{}", COMMANDS.to_string_lossy());
+    fs::create_dir(&commands)?;
     for (path, mode) in [
-        (format!("{directory}/."), 0o775),
-        (format!("{directory}/cgroup.procs"), 0o664),
+        // A process is moved by who may write to both groups and the one above them.
+        (format!("{top}/cgroup.procs"), 0o664),
+        (format!("{commands}/cgroup.procs"), 0o664),
+        (format!("{commands}/cgroup.freeze"), 0o664),
+        (commands, 0o775),
     ] {
         chown(&path, None, Some(1))?;
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
