@@ -247,7 +247,7 @@ fn sys_files(count: usize, limits: &Limits) -> [(&'static str, String); 11] {
         0 => "max\n".to_owned(),
         limit => format!("{limit}\n"),
     };
-    let quota = limits.cpu_millis * PERIOD / 1000;
+    let quota = limits.cpu_millis.saturating_mul(PERIOD) / 1000;
     let quota_v1 = if quota == 0 {
         "-1\n".to_owned()
     } else {

@@ -5,9 +5,10 @@
 //! command, and file workers without a request.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
 
 use sandbox_agent::protocol::agent::{Event, Failure};
 
@@ -101,12 +102,15 @@ impl Agent {
 
     /// The sandbox is no longer this connection's, if it was.
     pub(super) fn end_claim(&mut self, id: u64) {
-        if self.claim.holder.is_none_or(|(holder, _)| holder != id) {
+        let Some((holder, was_made)) = self.claim.holder else {
+            return;
+        };
+        if holder != id {
             return;
         }
         self.claim.holder = None;
         self.deadlines.cancel(Due::Claim);
-        if !is_whole() {
+        if was_made && !is_whole() {
             // Whoever was to replace it was killed in the middle, and nobody can put it right.
             self.end();
         }
@@ -124,14 +128,20 @@ impl Agent {
     }
 }
 
-/// Whether the file tree is one that can be worked in.
+/// Whether the file tree is one that can be worked in: a root that can be written, and its own `/proc` and `/dev` there,
+/// whatever is in them. Where that cannot be told, nothing speaks against it.
 fn is_whole() -> bool {
-    let root = std::fs::File::open("/");
-    let writable = root.and_then(|root| mount::is_read_only(root.as_fd()).map(|only| !only));
-    writable.unwrap_or(false)
-        && ["/proc/1", "/dev/null"]
-            .iter()
-            .all(|path| Path::new(path).exists())
+    let look = || {
+        let root = File::open("/")?;
+        let of_root = root.metadata()?.dev();
+        for mounted in ["/proc", "/dev"] {
+            if fs::symlink_metadata(mounted)?.dev() == of_root {
+                return Ok(false);
+            }
+        }
+        mount::is_read_only(root.as_fd()).map(|only| !only)
+    };
+    look().unwrap_or_else(|error: io::Error| error.kind() != io::ErrorKind::NotFound)
 }
 
 /// All processes of the sandbox but PID 1.

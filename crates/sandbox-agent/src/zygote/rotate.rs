@@ -39,7 +39,7 @@ impl Rotated {
 }
 
 impl Zygote {
-    /// Gives a sandbox new overlays. If that fails it has its old ones, as they were.
+    /// Gives a sandbox new overlays. If that fails it has its old ones, as they were, or it ends.
     pub(super) fn rotate(
         &mut self,
         request: &Rotate,
@@ -65,17 +65,25 @@ impl Zygote {
             others: sandbox.others,
         };
         let old = sandbox.old;
-        let reply = in_child(|| {
+        let answer = in_child(|| {
             if !seal(&old)? {
                 return Ok(Reply::Busy {});
             }
             switch.carry_out(init.as_fd())?;
             Ok(Reply::Rotated {})
-        });
-        if reply.is_err() {
-            unseal(&old);
+        })?;
+        match answer {
+            Some(Reply::Failed { step, errno }) => {
+                unseal(&old);
+                Err(Failure::new(step, errno))
+            }
+            Some(reply) => Ok(rotated(reply, old, layers)),
+            // Nobody knows how far it came, so nobody may write to the old ones again. PID 1 ends a sandbox that still
+            // stands on them.
+            None => Err(Failure::invalid(
+                "replace the overlays: the process that does it gave no answer",
+            )),
         }
-        Ok(rotated(reply?, old, layers))
     }
 
     fn make_overlays(
@@ -179,9 +187,9 @@ fn unseal(overlays: &[OwnedFd]) {
     }
 }
 
-/// Does `work` in a process of its own, and waits for its answer. That process has the library's socket as well: should the
-/// zygote be killed, the library hears of its end only when this is over.
-fn in_child(work: impl FnOnce() -> Result<Reply, Failure>) -> Result<Reply, Failure> {
+/// Does `work` in a process of its own, and waits for its answer; `None` if it ends without one. That process has the
+/// library's socket as well: should the zygote be killed, the library hears of its end only when this is over.
+fn in_child(work: impl FnOnce() -> Result<Reply, Failure>) -> Result<Option<Reply>, Failure> {
     let (ours, theirs) = socket::pair().during("make a socket for the new process")?;
     socket::set_receive_timeout(ours.as_fd(), CHILD_TIMEOUT)
         .during("make a socket for the new process")?;
@@ -195,10 +203,7 @@ fn in_child(work: impl FnOnce() -> Result<Reply, Failure>) -> Result<Reply, Fail
             drop(theirs);
             let answer = receive_reply(&ours);
             drop(child);
-            match answer? {
-                Reply::Failed { step, errno } => Err(Failure::new(step, errno)),
-                reply => Ok(reply),
-            }
+            Ok(answer.ok())
         }
     }
 }

@@ -153,9 +153,10 @@ pub(crate) fn inside<T>(
     mount: BorrowedFd<'_>,
     work: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
+    let root = directory("/")?;
     namespace::change_directory(mount)?;
     let done = work();
-    namespace::change_directory(directory("/")?.as_fd())?;
+    namespace::change_directory(root.as_fd())?;
     done
 }
 

@@ -9,7 +9,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, chown, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, lchown};
 use std::path::Path;
 
 use sandbox_agent::protocol::zygote::{Create, Owned, Reply, Request};
@@ -239,7 +239,7 @@ pub(crate) fn give_store(stage: &Stage, create: &Create) -> Result<(), Failure> 
 pub(crate) fn give_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     let top = format!("/proc/self/fd/{}", cgroup.as_raw_fd());
     let commands = format!("{top}/{}", COMMANDS.to_string_lossy());
-    fs::create_dir(&commands)?;
+    fs::DirBuilder::new().mode(0o755).create(&commands)?;
     for (path, mode) in [
         // A process is moved by who may write to both groups and the one above them.
         (format!("{top}/cgroup.procs"), 0o664),

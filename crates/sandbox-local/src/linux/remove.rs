@@ -36,16 +36,19 @@ const BUFFER: usize = 4096;
 
 /// Removes what is at `path`, be it a directory with all that is in it. It is no error if there is nothing.
 ///
-/// What belongs to subordinate ids is removed by a process that may.
+/// What belongs to subordinate ids is removed by a process that may, unless `path` would be another place there.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let is_same_there = path.is_absolute() && !path.starts_with("/proc");
     match remove_own(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match Zygote::helper() {
-            Some(helper) => {
-                let path = Blob(path.as_os_str().as_bytes().to_vec());
-                helper.tend(&Request::Remove { path }).map(drop)
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_same_there => {
+            match Zygote::helper() {
+                Some(helper) => {
+                    let path = Blob(path.as_os_str().as_bytes().to_vec());
+                    helper.tend(&Request::Remove { path }).map(drop)
+                }
+                None => Err(error),
             }
-            None => Err(error),
-        },
+        }
         removed => removed,
     }
 }

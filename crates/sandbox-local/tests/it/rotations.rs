@@ -420,3 +420,23 @@ async fn kill_forker(state: &State, sandbox: &Arc<dyn Sandbox>, last: u64, momen
     let rest = said.map_while(Result::ok).last();
     rest.unwrap_or(under_way).parse().unwrap()
 }
+
+#[tokio::test]
+async fn a_sandbox_whose_devices_were_removed_inside_lives_on() {
+    let state = State::new();
+    let (provider, parent) = state.sandbox().await;
+    assert_eq!(
+        root(&parent, "echo kept >/srv/note; rm /dev/null").await,
+        ""
+    );
+    let copy = fork(&provider, &parent).await;
+    assert!(state.has_rotated(&parent, 1));
+    assert_eq!(
+        root(&parent, "cat /srv/note; ls /dev/null 2>&1 | wc -l").await,
+        "kept\n1"
+    );
+    assert_eq!(
+        root(&copy, "cat /srv/note; ls -l /dev/null | wc -l").await,
+        "kept\n1"
+    );
+}

@@ -153,8 +153,9 @@ fn is_at(site: &Site, record: &Record, generation: u32) -> io::Result<bool> {
     let Some((pid, _init)) = init::find(&path, &record.uids())? else {
         return Ok(false);
     };
-    let list = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
-    Ok(is_root_of(&list, generation))
+    // Names in it are those that are given inside, and may be of any bytes.
+    let list = fs::read(format!("/proc/{pid}/mountinfo"))?;
+    Ok(is_root_of(&String::from_utf8_lossy(&list), generation))
 }
 
 /// Whether a list of mounts has an overlay of this generation as its root.
