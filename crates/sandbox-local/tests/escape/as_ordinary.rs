@@ -1,6 +1,6 @@
 //! All of this again in sandboxes of an ordinary user, who has no root and no cgroup.
 
-use crate::{ordinary, pass::pass};
+use crate::{ordinary, pass::pass_without};
 
 const OTHERS: &str = "there are no other users inside";
 const LIMITS: &str = "limits need a cgroup";
@@ -39,13 +39,5 @@ const LACKING: &[(&str, &str)] = &[
 
 #[test]
 fn everything_that_applies_to_an_ordinary_user() {
-    let mut program = ordinary::this_program(None);
-    for (name, why) in LACKING {
-        println!("ignored: {name}: {why}");
-        program.args(["--skip", name]);
-    }
-    pass(
-        program.args(["--skip", "as_ordinary::", "--skip", "as_subordinate::"]),
-        130,
-    );
+    pass_without(&mut ordinary::this_program(None), LACKING, 130);
 }

@@ -1,6 +1,6 @@
 //! All of this again in sandboxes of an ordinary user with subordinate ids, who has no cgroup.
 
-use crate::{ids, ordinary, pass::pass};
+use crate::{ids, ordinary, pass::pass_without};
 
 const LIMITS: &str = "limits need a cgroup";
 const GROUPS: &str = "needs a cgroup";
@@ -26,11 +26,5 @@ const LACKING: &[(&str, &str)] = &[
 
 #[test]
 fn everything_that_applies_to_an_ordinary_user_with_subordinate_ids() {
-    let mut program = ordinary::this_program(Some(ids::IDS));
-    for (name, why) in LACKING {
-        println!("ignored: {name}: {why}");
-        program.args(["--skip", name]);
-    }
-    program.args(["--skip", "as_ordinary::", "--skip", "as_subordinate::"]);
-    pass(&mut program, 170);
+    pass_without(&mut ordinary::this_program(Some(ids::IDS)), LACKING, 170);
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     ordinary,
-    pass::pass,
+    pass::{pass, pass_without},
     support::{State, sh},
 };
 use sandbox_core::{Enforcement, StatOptions, prelude::*};
@@ -179,13 +179,5 @@ fn again(name: &str) {
 
 #[test]
 fn everything_that_applies_to_an_ordinary_user() {
-    let mut program = ordinary::this_program(None);
-    for (name, why) in LACKING {
-        println!("ignored: {name}: {why}");
-        program.args(["--skip", name]);
-    }
-    pass(
-        program.args(["--skip", "as_ordinary::", "--skip", "as_subordinate::"]),
-        20,
-    );
+    pass_without(&mut ordinary::this_program(None), LACKING, 20);
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     ids, ordinary,
-    pass::pass,
+    pass::{pass, pass_without},
     support::{State, sh},
 };
 use sandbox_core::{Enforcement, prelude::*};
@@ -48,15 +48,7 @@ fn again(name: &str) {
 
 #[test]
 fn everything_that_applies_to_an_ordinary_user_with_subordinate_ids() {
-    let mut program = ordinary::this_program(Some(ids::IDS));
-    for (name, why) in LACKING {
-        println!("ignored: {name}: {why}");
-        program.args(["--skip", name]);
-    }
-    pass(
-        program.args(["--skip", "as_ordinary::", "--skip", "as_subordinate::"]),
-        25,
-    );
+    pass_without(&mut ordinary::this_program(Some(ids::IDS)), LACKING, 25);
 }
 
 #[tokio::test]

@@ -14,3 +14,16 @@ pub(crate) fn pass(program: &mut Command, least: u32) {
     assert!(output.status.success(), "{text}\n{errors}");
     assert!(passed.is_some_and(|passed| passed >= least), "{text}");
 }
+
+/// Runs all tests but those that do not apply, named by the beginning of their names with the reason, and those that run
+/// others again.
+#[expect(clippy::print_stdout, reason = "what is left out is named")]
+pub(crate) fn pass_without(program: &mut Command, lacking: &[(&str, &str)], least: u32) {
+    let again = ["as_ordinary::", "as_subordinate::"];
+    for (name, why) in lacking {
+        println!("ignored: {name}: {why}");
+    }
+    let names = lacking.iter().map(|(name, _)| *name);
+    let skips = names.chain(again).flat_map(|name| ["--skip", name]);
+    pass(program.args(skips), least);
+}
