@@ -201,18 +201,20 @@ impl Policy {
     /// Whether some rule, or their absence, could allow a connection to `name`; `holds` says of a network if it holds
     /// the address, where that is known.
     fn may_reach(&self, name: &Name, holds: impl Fn(&IpNet) -> Option<bool>) -> bool {
+        // Ports that are denied before a rule allows them. They are never all: there are fewer rules.
+        let mut closed = Vec::new();
         for rule in &self.rules {
             let fits = match &rule.place {
                 Place::Any => Some(true),
                 Place::Named(pattern) => Some(pattern.matches(name)),
                 Place::Network(network) => holds(network),
             };
-            match (fits, rule.allows) {
-                (Some(false), _) | (None, false) => {}
-                (Some(true) | None, true) => return true,
-                // Only for all ports it leaves nothing to the rules that follow.
-                (Some(true), false) if rule.port.is_none() => return false,
-                (Some(true), false) => {}
+            match (fits, rule.allows, rule.port) {
+                (Some(false), ..) | (None, false, _) => {}
+                (_, true, Some(port)) if closed.contains(&port) => {}
+                (_, true, _) => return true,
+                (Some(true), false, None) => return false,
+                (Some(true), false, Some(port)) => closed.push(port),
             }
         }
         self.allows

@@ -160,6 +160,20 @@ fn names_are_resolved_only_if_something_of_them_can_be_reached() {
     let mail = rules(Allow, [domain(Deny, "example.com").port(25)]);
     assert!(mail.may_resolve(&name("example.com")));
     assert!(mail.may_answer(&floor, &name("example.com"), address(PUBLIC)));
+
+    // Allowed for a port that an earlier rule denies to all, and for another.
+    let web = |port| {
+        let denied = NetworkRule::new(Deny, Destination::Any).port(443);
+        rules(Deny, [denied, domain(Allow, "example.com").port(port)])
+    };
+    for (port, is_reached) in [(443, false), (80, true)] {
+        let web = web(port);
+        assert_eq!(web.may_resolve(&name("example.com")), is_reached);
+        assert_eq!(
+            web.may_answer(&floor, &name("example.com"), address(PUBLIC)),
+            is_reached
+        );
+    }
 }
 
 #[test]
