@@ -46,7 +46,10 @@ pub use id::{JobId, ProcessId, SandboxId, SlotId, SnapshotId, TemplateId};
 pub use layer::{Layer, LayeredProvider, ProviderExt};
 pub use lifecycle::{Lifecycle, Pause};
 pub use metrics::{Metrics, Usage};
-pub use network::{Destination, NetworkAction, NetworkPolicy, NetworkRule};
+pub use network::{
+    Destination, Existing, Network, NetworkAction, NetworkEvent, NetworkEventKind, NetworkPolicy,
+    NetworkRule,
+};
 pub use options::{
     ConnectOptions, CreateOptions, Expiry, Extensions, Limits, ListOptions, Ownership, Source,
 };
