@@ -47,7 +47,7 @@ needs! {
     Shell shell, Pty pty, Attach attach, Stdin stdin, SplitStderr split_stderr, Signals signals,
     RangeRead range_read, Users users, Detached detached, Lifecycle lifecycle, Pause pause,
     Snapshots snapshots, Ports ports, Templates templates,
-    Symlinks symlinks, Watch watch, Metrics metrics,
+    Symlinks symlinks, Network network, Watch watch, Metrics metrics,
 }
 
 /// Declares a module's cases: `name [Need, Need],`. A case that is forgotten here is dead code, and so a warning.

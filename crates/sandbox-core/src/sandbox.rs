@@ -1,8 +1,8 @@
 //! The sandbox itself: what implementors write and what callers use.
 
 use crate::{
-    Attach, Capabilities, Command, Error, Files, Lifecycle, Metrics, Output, Pause, Ports, Process,
-    Pty, Result, SandboxId, SandboxInfo, Snapshots, Watch,
+    Attach, Capabilities, Command, Error, Files, Lifecycle, Metrics, Network, Output, Pause, Ports,
+    Process, Pty, Result, SandboxId, SandboxInfo, Snapshots, Watch,
 };
 use async_trait::async_trait;
 use std::fmt;
@@ -71,6 +71,11 @@ pub trait Sandbox: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// What it may reach.
+    fn network(&self) -> Option<&dyn Network> {
+        None
+    }
+
     /// Changes of its files.
     fn watch(&self) -> Option<&dyn Watch> {
         None
@@ -114,6 +119,8 @@ pub trait SandboxExt: Sandbox {
         require_snapshots, snapshots, Snapshots;
         /// Ports.
         require_ports, ports, Ports;
+        /// What the sandbox may reach.
+        require_network, network, Network;
         /// Changes of files.
         require_watch, watch, Watch;
         /// What the sandbox uses.

@@ -1,10 +1,10 @@
 //! Which call of the contract a layer is around, and what it is called with.
 
 use sandbox_core::{
-    Command, ConnectOptions, CreateOptions, GlobOptions, ListFilesOptions, ListOptions,
-    MkdirOptions, PermissionOptions, Position, ProcessId, PtySize, ReadOptions, RemoveOptions,
-    RenameOptions, SandboxId, SandboxPath, Signal, SnapshotOptions, StatOptions, SymlinkOptions,
-    TemplateId, WatchOptions, WriteOptions,
+    Command, ConnectOptions, CreateOptions, Existing, GlobOptions, ListFilesOptions, ListOptions,
+    MkdirOptions, NetworkPolicy, PermissionOptions, Position, ProcessId, PtySize, ReadOptions,
+    RemoveOptions, RenameOptions, SandboxId, SandboxPath, Signal, SnapshotOptions, StatOptions,
+    SymlinkOptions, TemplateId, WatchOptions, WriteOptions,
 };
 use std::{fmt, time::Duration};
 
@@ -38,6 +38,9 @@ pub(crate) const OPERATIONS: &[&str] = &[
     "pause.resume",
     "snapshots.snapshot",
     "ports.preview_url",
+    "network.policy",
+    "network.set_policy",
+    "network.events",
     "watch.watch",
     "metrics.usage",
     "templates.list",
@@ -66,7 +69,8 @@ pub struct Call<'a> {
 pub enum Kind {
     /// What makes, wakes, stops or copies a sandbox: create, connect, pause, resume, snapshot.
     Create,
-    /// What asks or tells something small: info, list, kill, lifetime, ports, processes, signals, templates, metrics.
+    /// What asks or tells something small: info, list, kill, lifetime, ports, network, processes, signals, templates,
+    /// metrics.
     Control,
     /// What starts or finds a process: spawn, also on a terminal, and attach. Not the life of the process.
     Spawn,
@@ -99,6 +103,10 @@ pub enum Arguments<'a> {
     Snapshot(&'a SnapshotOptions),
     /// `templates.remove`.
     Template(&'a TemplateId),
+    /// `network.set_policy`.
+    Network(&'a NetworkPolicy, Existing),
+    /// `network.events`, and whether they are followed.
+    NetworkEvents(bool),
     /// `ports.preview_url`.
     Port(u16),
     /// `process.write_stdin`, the number of bytes.

@@ -135,6 +135,8 @@ fn idempotent(arguments: Arguments<'_>, operation: &str) -> bool {
         | Arguments::Attach(..)
         | Arguments::Lifetime(_)
         | Arguments::Port(_)
+        | Arguments::Network(..)
+        | Arguments::NetworkEvents(_)
         | Arguments::Template(_)
         | Arguments::Resize(_)
         | Arguments::Read(..)
@@ -152,6 +154,7 @@ fn idempotent(arguments: Arguments<'_>, operation: &str) -> bool {
             "attach.processes",
             "pause.pause",
             "pause.resume",
+            "network.policy",
             "metrics.usage",
         ]
         .contains(&operation),

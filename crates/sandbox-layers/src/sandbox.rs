@@ -3,10 +3,10 @@
 use crate::{Arguments, Around, Call, Kind, control::wrap_process};
 use async_trait::async_trait;
 use sandbox_core::{
-    Attach, BoxStream, Capabilities, Command, FileEvent, Files, Lifecycle, Metrics, Pause, Ports,
-    Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxExt,
-    SandboxId, SandboxInfo, SandboxPath, SnapshotInfo, SnapshotOptions, Snapshots, Usage, Watch,
-    WatchOptions,
+    Attach, BoxStream, Capabilities, Command, Existing, FileEvent, Files, Lifecycle, Metrics,
+    Network, NetworkEvent, NetworkPolicy, Pause, Ports, Position, Process, ProcessId, ProcessInfo,
+    Pty, PtySize, Result, Sandbox, SandboxExt, SandboxId, SandboxInfo, SandboxPath, SnapshotInfo,
+    SnapshotOptions, Snapshots, Usage, Watch, WatchOptions,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -112,6 +112,10 @@ impl<A: Around> Sandbox for WrappedSandbox<A> {
         self.inner.ports().map(|_| self as &dyn Ports)
     }
 
+    fn network(&self) -> Option<&dyn Network> {
+        self.inner.network().map(|_| self as &dyn Network)
+    }
+
     fn watch(&self) -> Option<&dyn Watch> {
         self.inner.watch().map(|_| self as &dyn Watch)
     }
@@ -194,6 +198,30 @@ impl<A: Around> Ports for WrappedSandbox<A> {
         let ports = self.inner.require_ports()?;
         let run = || ports.preview_url(port);
         self.control("ports.preview_url", Arguments::Port(port), run)
+            .await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<A: Around> Network for WrappedSandbox<A> {
+    async fn policy(&self) -> Result<NetworkPolicy> {
+        let network = self.inner.require_network()?;
+        self.control("network.policy", Arguments::None, || network.policy())
+            .await
+    }
+
+    async fn set_policy(&self, policy: NetworkPolicy, existing: Existing) -> Result<()> {
+        let network = self.inner.require_network()?;
+        let run = || network.set_policy(policy.clone(), existing);
+        let arguments = Arguments::Network(&policy, existing);
+        self.control("network.set_policy", arguments, run).await
+    }
+
+    async fn events(&self, follow: bool) -> Result<BoxStream<'static, Result<NetworkEvent>>> {
+        let network = self.inner.require_network()?;
+        let run = || network.events(follow);
+        self.control("network.events", Arguments::NetworkEvents(follow), run)
             .await
     }
 }

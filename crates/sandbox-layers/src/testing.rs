@@ -2,8 +2,9 @@
 
 use futures_util::TryStreamExt;
 use sandbox_core::{
-    ConnectOptions, GlobOptions, Layer, LayeredProvider, ListFilesOptions, ListOptions, Position,
-    ProcessControl, ProcessId, Signal, SnapshotOptions,
+    ConnectOptions, Destination, Existing, GlobOptions, Layer, LayeredProvider, ListFilesOptions,
+    ListOptions, NetworkAction, NetworkRule, Position, ProcessControl, ProcessId, Signal,
+    SnapshotOptions,
     fake::{FakeProvider, Gate, Script},
     prelude::*,
 };
@@ -102,6 +103,23 @@ impl Stage {
             }
             "ports.preview_url" => {
                 sandbox.require_ports()?.preview_url(80).await?;
+            }
+            "network.policy" => {
+                sandbox.require_network()?.policy().await?;
+            }
+            "network.set_policy" => {
+                let named =
+                    NetworkRule::new(NetworkAction::Allow, Destination::Domain(SECRET.to_owned()));
+                let policy = NetworkPolicy::Rules {
+                    rules: vec![named],
+                    default: NetworkAction::Deny,
+                };
+                let network = sandbox.require_network()?;
+                network.set_policy(policy, Existing::Keep).await?;
+            }
+            "network.events" => {
+                let events = sandbox.require_network()?.events(false).await?;
+                let _: Vec<_> = events.try_collect().await?;
             }
             "metrics.usage" => {
                 sandbox.require_metrics()?.usage().await?;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
 /// What each capability is good for, in the order of the table.
-const GAINS: [(&str, &str); 18] = [
+const GAINS: [(&str, &str); 19] = [
     ("shell", "commands run for real, with the usual tools"),
     ("stdin", "standard input can be kept open"),
     (
@@ -36,6 +36,10 @@ const GAINS: [(&str, &str); 18] = [
     ("metrics", "processor time, memory, processes, disk"),
     ("snapshots", "a sandbox's state is kept and started from"),
     ("ports", "servers inside are reached from outside"),
+    (
+        "network",
+        "what is reached outside is told, and can be changed",
+    ),
 ];
 
 /// Capabilities that depend on the machine, and on what of it.

@@ -13,6 +13,7 @@ mod limits;
 mod links;
 mod metrics;
 mod names;
+mod network;
 mod output;
 mod pause;
 mod permissions;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Spec> {
         pause::CASES,
         snapshots::CASES,
         limits::CASES,
+        network::CASES,
         exec::CASES,
         shell::CASES,
         environment::CASES,

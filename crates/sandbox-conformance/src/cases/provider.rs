@@ -53,6 +53,7 @@ async fn flags_agree_with_accessors(case: &Case) -> Result {
             ("pause", capabilities.pause),
             ("snapshots", capabilities.snapshots),
             ("ports", capabilities.ports),
+            ("network", capabilities.network),
             ("watch", capabilities.watch),
             ("metrics", capabilities.metrics),
         ]
@@ -64,6 +65,7 @@ async fn flags_agree_with_accessors(case: &Case) -> Result {
         ("pause", sandbox.pause().is_some()),
         ("snapshots", sandbox.snapshots().is_some()),
         ("ports", sandbox.ports().is_some()),
+        ("network", sandbox.network().is_some()),
         ("watch", sandbox.watch().is_some()),
         ("metrics", sandbox.metrics().is_some()),
     ];

@@ -2,8 +2,8 @@
 
 use super::{BlockingFiles, BlockingProcess, runtime::Shared};
 use crate::{
-    Capabilities, Command, Output, Position, ProcessId, ProcessInfo, PtySize, Result, Sandbox,
-    SandboxExt, SandboxId, SandboxInfo, SnapshotInfo, SnapshotOptions,
+    Capabilities, Command, Existing, NetworkPolicy, Output, Position, ProcessId, ProcessInfo,
+    PtySize, Result, Sandbox, SandboxExt, SandboxId, SandboxInfo, SnapshotInfo, SnapshotOptions,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -147,5 +147,26 @@ impl BlockingSandbox {
     pub fn preview_url(&self, port: u16) -> Result<String> {
         self.runtime
             .run(async { self.inner.require_ports()?.preview_url(port).await })
+    }
+
+    /// As [`Network::policy`](crate::Network::policy).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn network_policy(&self) -> Result<NetworkPolicy> {
+        self.runtime
+            .run(async { self.inner.require_network()?.policy().await })
+    }
+
+    /// As [`Network::set_policy`](crate::Network::set_policy).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn set_network_policy(&self, policy: NetworkPolicy, existing: Existing) -> Result<()> {
+        let set = async {
+            let network = self.inner.require_network()?;
+            network.set_policy(policy, existing).await
+        };
+        self.runtime.run(set)
     }
 }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     BoxStream, Capabilities, Command, ConnectOptions, CreateOptions, Enforcement,
-    EnforcementReport, Error, ErrorKind, Expiry, ListOptions, Ownership, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxProvider, SandboxState, SnapshotId, Source, TemplateId,
+    EnforcementReport, Error, ErrorKind, Expiry, ListOptions, NetworkPolicy, Ownership, Result,
+    Sandbox, SandboxId, SandboxInfo, SandboxProvider, SandboxState, SnapshotId, Source, TemplateId,
     TemplateInfo, Templates, Wall,
 };
 use async_trait::async_trait;
@@ -60,6 +60,7 @@ impl FakeProvider {
         capabilities.pause = true;
         capabilities.snapshots = true;
         capabilities.ports = true;
+        capabilities.network = true;
         capabilities.metrics = true;
         capabilities.templates = true;
         capabilities.stdin = true;
@@ -225,6 +226,11 @@ impl Shared {
                 "a detached sandbox",
             ),
             (snapshot && !self.capabilities.snapshots, "a snapshot"),
+            (
+                !matches!(options.network, None | Some(NetworkPolicy::Off))
+                    && !self.capabilities.network,
+                "a network policy other than off",
+            ),
         ];
         match refused.iter().find(|(asked, _)| *asked) {
             Some((_, what)) => Err(Error::unsupported(what)),
@@ -275,7 +281,8 @@ impl Shared {
         info.ownership = Some(options.ownership.unwrap_or(Ownership::Owned));
         info.limits = options.limits.unwrap_or_default();
         info.metadata = options.metadata.unwrap_or_default();
-        let inside = Arc::new(Inside::new(info, tree));
+        let network = options.network.unwrap_or(NetworkPolicy::Off);
+        let inside = Arc::new(Inside::new(info, tree, network));
         if let Some(lifetime) = options.lifetime {
             self.set_lifetime(&inside, lifetime);
         }

@@ -2,11 +2,13 @@
 
 use super::{Call, call::lock, process::FakeProcess, provider::Shared, tree::Tree};
 use crate::{
-    Attach, Capabilities, Command, Error, ErrorKind, Files, Lifecycle, Metrics, Pause, Ports,
-    Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId,
-    SandboxInfo, SandboxState, SnapshotId, SnapshotInfo, SnapshotOptions, Snapshots, Stdin, Usage,
+    Attach, BoxStream, Capabilities, Command, Error, ErrorKind, Existing, Files, Lifecycle,
+    Metrics, Network, NetworkEvent, NetworkPolicy, Pause, Ports, Position, Process, ProcessId,
+    ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo, SandboxState, SnapshotId,
+    SnapshotInfo, SnapshotOptions, Snapshots, Stdin, Usage,
 };
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -27,11 +29,12 @@ struct State {
     /// What it lives for after a pause at its end.
     again: Option<Duration>,
     tree: Tree,
+    network: NetworkPolicy,
     processes: Vec<Arc<FakeProcess>>,
 }
 
 impl Inside {
-    pub(super) fn new(info: SandboxInfo, tree: Tree) -> Self {
+    pub(super) fn new(info: SandboxInfo, tree: Tree, network: NetworkPolicy) -> Self {
         let id = info.id.clone();
         let (expires, again, processes) = (None, None, Vec::new());
         let state = State {
@@ -39,6 +42,7 @@ impl Inside {
             expires,
             again,
             tree,
+            network,
             processes,
         };
         Self {
@@ -99,6 +103,14 @@ impl Inside {
         let mut state = lock(&self.state);
         state.info.state = SandboxState::Running;
         state.again.filter(|_| state.expires.is_none())
+    }
+
+    fn network(&self) -> NetworkPolicy {
+        lock(&self.state).network.clone()
+    }
+
+    fn set_network(&self, policy: NetworkPolicy) {
+        lock(&self.state).network = policy;
     }
 
     /// Ends all that runs in it.
@@ -230,6 +242,10 @@ impl Sandbox for FakeSandbox {
         self.shared.capabilities.ports.then_some(self)
     }
 
+    fn network(&self) -> Option<&dyn Network> {
+        self.shared.capabilities.network.then_some(self)
+    }
+
     fn metrics(&self) -> Option<&dyn Metrics> {
         self.shared.capabilities.metrics.then_some(self)
     }
@@ -320,6 +336,24 @@ impl Ports for FakeSandbox {
     async fn preview_url(&self, port: u16) -> Result<String> {
         self.enter("ports.preview_url").await?;
         Ok(format!("https://{port}-{}.invalid", self.id))
+    }
+}
+
+/// It keeps its policy, and reaches for nothing.
+#[async_trait]
+impl Network for FakeSandbox {
+    async fn policy(&self) -> Result<NetworkPolicy> {
+        Ok(self.enter("network.policy").await?.network())
+    }
+
+    async fn set_policy(&self, policy: NetworkPolicy, _: Existing) -> Result<()> {
+        self.enter("network.set_policy").await?.set_network(policy);
+        Ok(())
+    }
+
+    async fn events(&self, _: bool) -> Result<BoxStream<'static, Result<NetworkEvent>>> {
+        self.enter("network.events").await?;
+        Ok(stream::empty().boxed())
     }
 }
 

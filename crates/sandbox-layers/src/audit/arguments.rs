@@ -3,7 +3,8 @@
 
 use crate::Arguments;
 use sandbox_core::{
-    Command, CreateOptions, Position, Program, PtySize, SandboxPath, Source, Stdin,
+    Command, CreateOptions, Existing, NetworkPolicy, Position, Program, PtySize, SandboxPath,
+    Source, Stdin,
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, time::Duration};
@@ -101,6 +102,10 @@ pub(super) fn told(arguments: Arguments<'_>, command_lines: bool) -> Map<String,
         Arguments::Template(id) => told.put("template", text(id.as_str())),
         Arguments::Snapshot(options) => told.text("name", options.name.as_ref()),
         Arguments::Lifetime(time) => told.seconds("lifetime", Some(time)),
+        Arguments::Network(policy, existing) => told
+            .maybe("network", kind_of(policy))
+            .put("cut", existing == Existing::Cut),
+        Arguments::NetworkEvents(follow) => told.put("follow", follow),
         Arguments::Port(port) => told.put("port", port),
         Arguments::Stdin(bytes) => told.put("bytes", bytes),
         Arguments::Signal(signal) => told.put("signal", signal.number()),
@@ -108,6 +113,14 @@ pub(super) fn told(arguments: Arguments<'_>, command_lines: bool) -> Map<String,
         other => files(told, other),
     };
     told.0
+}
+
+/// Of a network policy only its kind is told, since its rules have no bound.
+fn kind_of(policy: &NetworkPolicy) -> Option<Value> {
+    match serde_json::to_value(policy).ok()? {
+        Value::Object(rules) => rules.keys().next().cloned().map(Value::from),
+        kind => Some(kind),
+    }
 }
 
 fn create(told: Told, options: &CreateOptions) -> Told {
@@ -118,14 +131,7 @@ fn create(told: Told, options: &CreateOptions) -> Told {
         _ => told,
     };
     let json = |value: serde_json::Result<Value>| value.ok();
-    // A network's rules have no bound, so that only its kind is told.
-    let network = options.network.as_ref().and_then(|policy| {
-        let value = json(serde_json::to_value(policy))?;
-        match value {
-            Value::Object(rules) => rules.keys().next().cloned().map(Value::from),
-            kind => Some(kind),
-        }
-    });
+    let network = options.network.as_ref().and_then(kind_of);
     let given = |value: &Value| !value.is_null();
     let limits = options.limits.and_then(|limits| {
         let Value::Object(mut limits) = json(serde_json::to_value(limits))? else {
@@ -236,7 +242,7 @@ fn files(told: Told, arguments: Arguments<'_>) -> Told {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use sandbox_core::{Limits, NetworkAction, NetworkPolicy};
+    use sandbox_core::{Limits, NetworkAction};
 
     #[test]
     fn values_contents_and_rules_are_left_out() {

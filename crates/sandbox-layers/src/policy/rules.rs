@@ -62,7 +62,9 @@ impl Rules {
                 each.find(Result::is_err).unwrap_or(Ok(()))
             }
         };
-        let decided = decided.and_then(|()| self.check_lifetime(call.arguments));
+        let decided = decided
+            .and_then(|()| self.check_lifetime(call.arguments))
+            .and_then(|()| self.check_network(call.arguments));
         decided.map_err(|error| error.with_operation(call.operation))
     }
 
@@ -92,6 +94,16 @@ impl Rules {
         let most = self.config.create.lifetime.map(Duration::from_secs);
         match (asked, most) {
             (Some(asked), Some(most)) if asked > most => Err(denied("create.lifetime")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A network that a sandbox could not be made with cannot be given to it later either.
+    fn check_network(&self, arguments: Arguments<'_>) -> Result<()> {
+        match arguments {
+            Arguments::Network(policy, _) => {
+                network(&self.config.create, Some(policy.clone())).map(drop)
+            }
             _ => Ok(()),
         }
     }

@@ -367,6 +367,26 @@ fn what_is_not_asked_for_is_set() {
 }
 
 #[tokio::test]
+async fn a_network_is_held_to_its_list_later_as_well() {
+    let rules = serde_json::json!({ "networks": ["off"] });
+    let config = config(serde_json::json!({ "default": "allow", "create": rules }));
+    let (fake, sandbox) = sandbox(config).await;
+    let network = sandbox.require_network().unwrap();
+    let set = |policy| network.set_policy(policy, sandbox_core::Existing::Cut);
+    assert_eq!(
+        rule(set(NetworkPolicy::Public).await).as_deref(),
+        Some("create.networks")
+    );
+    assert_eq!(network.policy().await.unwrap(), NetworkPolicy::Off);
+    set(NetworkPolicy::Off).await.unwrap();
+    let calls = fake.calls();
+    let set = calls
+        .iter()
+        .filter(|call| call.operation == "network.set_policy");
+    assert_eq!(set.count(), 1);
+}
+
+#[tokio::test]
 async fn a_lifetime_is_held_to_its_ceiling_later_as_well() {
     let config = config(serde_json::json!({ "default": "allow", "create": { "lifetime": 60 } }));
     let (fake, sandbox) = sandbox(config.clone()).await;
