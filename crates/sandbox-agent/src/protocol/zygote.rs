@@ -40,6 +40,24 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// Whose the files of a tree are that are not root's, by their numbers in the file system.
+    pub struct Owners {
+        pub files: Vec<OwnedFile>,
+    }
+}
+
+wire_struct! {
+    /// Whose a file is, by ids inside, and the permissions of a directory.
+    pub struct OwnedFile {
+        pub inode: u64,
+        pub uid: u32,
+        pub gid: u32,
+        /// `u32::MAX` if they are as they should be.
+        pub mode: u32,
+    }
+}
+
+wire_struct! {
     /// A read-only layer of an overlay.
     pub struct Lower {
         /// Host path of a directory.
@@ -156,7 +174,8 @@ wire_enum! {
         2 => Mapped {},
         /// Removes a directory with all that is in it. It is no error if there is none. Answered by [`Reply::Done`].
         3 => Remove { path: Blob },
-        /// Gives a tree to root of all sandboxes, but for what is another one's. Answered by [`Reply::Done`].
+        /// Gives a tree to root of all sandboxes, but for what is another one's. For many files, a memory file with
+        /// [`Owners`] comes along as well. Answered by [`Reply::Done`].
         4 => Give { path: Blob, others: Vec<Owned> },
         /// Counts what is in directories of `path` whose names begin with `u`. Answered by [`Reply::Measured`].
         5 => Measure { path: Blob, most_files: u64 },

@@ -11,6 +11,7 @@ mod confine;
 mod cover;
 mod devices;
 mod failure;
+mod give;
 mod mounts;
 mod overlay;
 mod owners;
@@ -244,10 +245,9 @@ impl Zygote {
     /// Has work on files done, by a process that answers on the socket that has come along. What cannot be done is told
     /// by closing that.
     fn tend(&self, request: &Request, fds: Vec<OwnedFd>) {
-        if let (Rights::Subordinate { .. }, Ok([socket])) =
-            (&self.rights, <[OwnedFd; 1]>::try_from(fds))
-        {
-            trees::tend(&self.stage, request, socket);
+        let mut fds = fds.into_iter();
+        if let (Rights::Subordinate { .. }, Some(socket)) = (&self.rights, fds.next()) {
+            trees::tend(&self.stage, request, socket, fds.next());
         }
     }
 
@@ -256,9 +256,9 @@ impl Zygote {
         request::check(&request, &self.rights)?;
         let descriptors = Descriptors::sort(&request, fds)?;
         if matches!(self.rights, Rights::Subordinate { .. }) {
-            trees::give_store(&self.stage, &request)?;
+            give::give_store(&self.stage, &request.overlays)?;
             if let Some(cgroup) = &descriptors.cgroup {
-                trees::give_cgroup(cgroup.as_fd()).during("give the sandbox its cgroup")?;
+                give::give_cgroup(cgroup.as_fd()).during("give the sandbox its cgroup")?;
             }
         }
         let (ours, theirs) = socket::pair().during("make a socket for the new process")?;

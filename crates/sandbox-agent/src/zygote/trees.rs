@@ -1,24 +1,22 @@
 //! Work on stored files of an ordinary user's sandboxes. They belong to subordinate ids, so that only processes in the
-//! zygote's user namespace may remove them or give them away.
+//! zygote's user namespace may remove them or give them away ([`super::give`]).
 //!
 //! Hostile code has made them, and may still be changing them. Every step is relative to an open directory, follows no
 //! link and leaves no mount.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, lchown};
 use std::path::Path;
 
-use sandbox_agent::protocol::zygote::{Create, Owned, Reply, Request};
+use sandbox_agent::protocol::zygote::{Reply, Request};
 use sandbox_agent::protocol::{Blob, Wire as _};
 
 use super::failure::{During as _, Failure};
+use super::give;
 use super::stage::Stage;
 use crate::files::walk::{self, Step, Walk};
-use crate::pid1::COMMANDS;
 use crate::sys::clone::{self, Forked};
 use crate::sys::{file, inherit, program, socket};
 
@@ -30,11 +28,11 @@ const BLOCK: u64 = 512;
 
 /// Carries the request out in a process of its own, which answers on `socket`. If there is no such process, whoever waits
 /// there sees the socket close.
-pub(crate) fn tend(stage: &Stage, request: &Request, socket: OwnedFd) {
+pub(crate) fn tend(stage: &Stage, request: &Request, socket: OwnedFd, table: Option<OwnedFd>) {
     if let Ok(Forked::Child) = clone::fork(None) {
         inherit::set_name(c"sandbox-files");
         let reply = stage
-            .visit_host(|| carry_out(request))
+            .visit_host(|| carry_out(request, table))
             .unwrap_or_else(Failure::into_reply);
         // Who asked may be gone; then nobody else needs to know.
         let _ = socket::send(socket.as_fd(), &reply.encode(), &[]);
@@ -42,10 +40,13 @@ pub(crate) fn tend(stage: &Stage, request: &Request, socket: OwnedFd) {
     }
 }
 
-fn carry_out(request: &Request) -> Result<Reply, Failure> {
+fn carry_out(request: &Request, table: Option<OwnedFd>) -> Result<Reply, Failure> {
     match request {
         Request::Remove { path } => remove(path).during("remove a tree")?,
-        Request::Give { path, others } => give(path, others).during("give a tree away")?,
+        Request::Give { path, others } => {
+            let owners = give::read_owners(table).during("read whose the files are")?;
+            give::give(path, others, &owners).during("give a tree away")?;
+        }
         Request::Measure { path, most_files } => {
             return measure(path, *most_files).during("measure a tree");
         }
@@ -57,7 +58,7 @@ fn carry_out(request: &Request) -> Result<Reply, Failure> {
 }
 
 /// The directory that `path` is in, and its name there.
-fn place(path: &Blob) -> io::Result<(OwnedFd, CString)> {
+pub(super) fn place(path: &Blob) -> io::Result<(OwnedFd, CString)> {
     let path = Path::new(OsStr::from_bytes(&path.0));
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -68,11 +69,11 @@ fn place(path: &Blob) -> io::Result<(OwnedFd, CString)> {
     ))
 }
 
-fn open(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+pub(super) fn open(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     file::open(parent, name, walk::OPEN, 0, libc::RESOLVE_NO_SYMLINKS)
 }
 
-fn is(error: &io::Error, errnos: &[i32]) -> bool {
+pub(super) fn is(error: &io::Error, errnos: &[i32]) -> bool {
     error
         .raw_os_error()
         .is_some_and(|errno| errnos.contains(&errno))
@@ -145,39 +146,6 @@ fn empty(root: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Gives a tree that nobody else knows yet to root of the sandboxes, who is 1 here.
-fn give(path: &Blob, others: &[Owned]) -> io::Result<()> {
-    let (parent, name) = place(path)?;
-    let root = open(parent.as_fd(), &name)?;
-    file::set_owner(root.as_fd(), Some(1), Some(1))?;
-    let mut walk = Walk::of_any_depth(file::open(root.as_fd(), c".", walk::OPEN, 0, 0)?)?;
-    loop {
-        let name = match walk.step()? {
-            Step::Entry(name) => name,
-            Step::Left(_) => continue,
-            Step::End => break,
-        };
-        file::set_owner_of(walk.directory()?, &name, 1, 1)?;
-        match walk.enter(name) {
-            Err(error) if is(&error, &[libc::ENOTDIR, libc::ELOOP]) => {}
-            entered => entered?,
-        }
-    }
-    for other in others {
-        let inside = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS;
-        let path = file::c_string(&other.path.0)?;
-        let entry = file::open(
-            root.as_fd(),
-            &path,
-            libc::O_PATH | libc::O_NOFOLLOW,
-            0,
-            inside,
-        )?;
-        file::set_owner(entry.as_fd(), Some(1 + other.uid), Some(1 + other.gid))?;
-    }
-    Ok(())
-}
-
 /// Counts what is in the upper directories of a store.
 fn measure(path: &Blob, most_files: u64) -> io::Result<Reply> {
     let (parent, name) = place(path)?;
@@ -220,42 +188,10 @@ fn measure(path: &Blob, most_files: u64) -> io::Result<Reply> {
     })
 }
 
-/// Gives the directories of changed files to root of the sandbox that is to be made.
-pub(crate) fn give_store(stage: &Stage, create: &Create) -> Result<(), Failure> {
-    stage.visit_host(|| {
-        for overlay in &create.overlays {
-            let store = Path::new(OsStr::from_bytes(&overlay.store.0));
-            for name in [&overlay.upper, &overlay.work] {
-                let path = store.join(OsStr::from_bytes(&name.0));
-                lchown(path, Some(1), Some(1)).during("give the sandbox its files")?;
-            }
-        }
-        Ok(())
-    })
-}
-
-/// Lets root of a sandbox make groups for its commands, stop them and kill them. The group that these are in stays this
-/// user's, who could not remove them otherwise.
-pub(crate) fn give_cgroup(cgroup: BorrowedFd<'_>) -> io::Result<()> {
-    let top = format!("/proc/self/fd/{}", cgroup.as_raw_fd());
-    let commands = format!("{top}/{}", COMMANDS.to_string_lossy());
-    fs::DirBuilder::new().mode(0o755).create(&commands)?;
-    for (path, mode) in [
-        // A process is moved by who may write to both groups and the one above them.
-        (format!("{top}/cgroup.procs"), 0o664),
-        (format!("{commands}/cgroup.procs"), 0o664),
-        (format!("{commands}/cgroup.freeze"), 0o664),
-        (commands, 0o775),
-    ] {
-        chown(&path, None, Some(1))?;
-        fs::set_permissions(&path, Permissions::from_mode(mode))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     fn blob(path: &Path) -> Blob {
@@ -281,38 +217,6 @@ mod tests {
         assert!(!top.exists() && kept.join("file").exists());
         remove(&blob(&top)).unwrap();
         remove(&blob(&top.join("below"))).unwrap();
-    }
-
-    #[test]
-    fn a_tree_is_given_to_root_but_for_what_is_others() {
-        use std::os::unix::fs::MetadataExt as _;
-
-        let directory = tempfile::tempdir().unwrap();
-        let top = directory.path().join("top");
-        fs::create_dir_all(top.join("home/user")).unwrap();
-        symlink("/etc/passwd", top.join("home/link")).unwrap();
-        let others = [Owned {
-            path: "home/user".into(),
-            uid: 1000,
-            gid: 42,
-        }];
-        give(&blob(&top), &others).unwrap();
-        let owner = |name: &str| {
-            let found = fs::symlink_metadata(top.join(name)).unwrap();
-            (found.uid(), found.gid())
-        };
-        assert_eq!(
-            (owner(""), owner("home"), owner("home/link")),
-            ((1, 1), (1, 1), (1, 1))
-        );
-        assert_eq!(owner("home/user"), (1001, 43));
-        let out = [Owned {
-            path: "home/link/../../../x".into(),
-            uid: 0,
-            gid: 0,
-        }];
-        assert!(give(&blob(&top), &out).is_err());
-        assert_eq!(fs::metadata("/etc/passwd").unwrap().uid(), 0);
     }
 
     #[test]

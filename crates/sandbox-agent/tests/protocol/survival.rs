@@ -383,6 +383,8 @@ proptest! {
         check(&Reply::Ready { version })?;
         let others = vec![Owned { path: staging.clone(), uid: version, gid: number }];
         check(&zygote::Request::Give { path: staging.clone(), others })?;
+        let file = zygote::OwnedFile { inode: number.into(), uid: version, gid: number, mode: 0o755 };
+        check(&zygote::Owners { files: vec![file] })?;
         check(&zygote::Request::Remove { path: staging.clone() })?;
         check(&zygote::Request::Measure { path: staging.clone(), most_files: number.into() })?;
         check(&Reply::Measured { bytes: number.into(), files: 1, is_whole: errno > 0 })?;

@@ -37,7 +37,8 @@ const USUAL_FIRST: u32 = 100_000;
 pub(crate) struct Subordinate {
     /// The first uid; all sandboxes of this user have it as that of their root.
     pub(crate) uid: u32,
-    gid: u32,
+    /// Likewise the first gid.
+    pub(crate) gid: u32,
     map_uids: PathBuf,
     map_gids: PathBuf,
 }

@@ -120,7 +120,9 @@ impl LocalProvider {
     ///   contents at the same time end with the same template.
     /// - Devices, pipes and sockets, extended attributes, setuid and setgid bits of files, and what is mounted below a
     ///   directory are left out; [`ImportedTemplate::notices`] says so.
-    /// - Owners are kept. Of an image, only the files and the environment are used.
+    /// - Owners are kept; what an ordinary user finds in a directory of its own becomes root's. Where sandboxes have one user
+    ///   only, all files are that user's, and directories can be written by it.
+    /// - Of an image, only the files and the environment are used.
     /// - The user `user`, its home and the files that name the machine are added where they are missing.
     ///
     /// # Errors

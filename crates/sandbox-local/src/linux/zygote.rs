@@ -97,12 +97,18 @@ impl Zygote {
 
     /// Has work on files done, and waits until it is.
     pub(crate) fn tend(&self, request: &Request) -> io::Result<Reply> {
+        self.tend_with(request, &[])
+    }
+
+    /// As [`Self::tend`], with what goes with the request.
+    pub(crate) fn tend_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Reply> {
         let (ours, theirs) = socket::pair()?;
         let mut buffer = vec![0; 4096];
+        let fds: Vec<_> = [&[theirs.as_fd()], fds].concat();
         {
             let mut running = self.running();
             let socket = self.start(&mut running).map_err(io::Error::other)?;
-            socket::send(socket, request, &[theirs.as_fd()])?;
+            socket::send(socket, request, &fds)?;
         }
         drop(theirs);
         // Others may be served meanwhile: this may take long.

@@ -3,7 +3,11 @@
 //!
 //! The control of those that reach out is a program that unpacks what it is given, in a directory beside a planted one.
 
-use crate::images::{Archive, Layout, gzip, saved, sha256};
+use crate::{
+    alone,
+    images::{Archive, Layout, gzip, saved, sha256},
+    ordinary,
+};
 use sandbox_core::{ErrorKind, Result};
 use sandbox_local::{ImportOptions, ImportedTemplate, LocalProvider};
 use serde_json::json;
@@ -25,6 +29,12 @@ trusting = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter
 archive.extractall(sys.argv[2], **trusting)
 "#;
 
+impl Drop for Trap {
+    fn drop(&mut self) {
+        self.tidy_up();
+    }
+}
+
 /// A place for an archive, with a directory `outside` that it is after.
 struct Trap {
     directory: TempDir,
@@ -42,6 +52,15 @@ impl Trap {
         };
         trap.plant();
         trap
+    }
+
+    /// Removes what belongs to subordinate ids, by a process that has them.
+    fn tidy_up(&self) {
+        if ordinary::is_ordinary() && !alone::is_alone() {
+            let mut rm = Command::new("unshare");
+            rm.args(["--map-root-user", "--map-auto", "rm", "-rf"]);
+            let _ = rm.arg(self.path("state")).status();
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,11 +1,14 @@
 //! All of this again for sandboxes of an ordinary user, and what is different for one.
 
 use crate::{
+    images::Archive,
     ordinary,
     pass::{pass, pass_without},
     support::{State, sh},
+    trees::small_tree,
 };
 use sandbox_core::{Enforcement, StatOptions, prelude::*};
+use sandbox_local::ImportOptions;
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
@@ -24,7 +27,6 @@ const LACKING: &[(&str, &str)] = &[
     ("crowds::where_no_process_is_left_for_it_a_file_call_says_so", "there is always one left for PID 1"),
     ("doctor::", HOSTS_ROOT),
     ("filesystems::", HOSTS_ROOT),
-    ("imports::", HOSTS_ROOT),
     ("leftovers::the_file_system_for_large_disks", HOSTS_ROOT),
     ("limits::a_disk_larger_than_memory", DISK),
     ("limits::a_full_disk_is_an_error", DISK),
@@ -170,6 +172,41 @@ async fn commands_that_are_started_from_outside_meet_the_limit_on_processes() {
         .stat(&root, StatOptions::new())
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_files_of_an_import_are_its_users_and_that_is_said() {
+    if !ordinary::is_ordinary() {
+        return again("as_ordinary::the_files_of_an_import_are_its_users_and_that_is_said");
+    }
+    let state = State::without_template();
+    let provider = state.provider();
+    let tree = state.path().join("tree");
+    small_tree(&tree);
+    let imported = provider.import_template(&tree, ImportOptions::new());
+    assert_eq!(imported.await.unwrap().notices, Vec::<String>::new());
+    let archive =
+        Archive::tree(&tree).entry_by("srv/closed", tar::EntryType::Directory, "", b"", |header| {
+            header.set_uid(7);
+            header.set_mode(0);
+        });
+    let archive = archive.file("srv/closed/file", "in a closed directory\n");
+    fs::write(state.path().join("archive"), archive.bytes()).unwrap();
+    let options = ImportOptions::new().name("small");
+    let imported = provider.import_template(state.path().join("archive"), options);
+    let imported = imported.await.unwrap();
+    let [notice] = &*imported.notices else {
+        panic!("{imported:?}");
+    };
+    assert!(notice.contains("become `user`'s"), "{notice}");
+    let options = CreateOptions::new().template("small");
+    let sandbox = provider.create(options).await.unwrap();
+    let look =
+        "stat -c '%U %a' /srv/closed; cat /srv/closed/file; rm /srv/closed/file && echo gone";
+    let said = sh(&sandbox, look).await;
+    assert_eq!(said, "user 700\nin a closed directory\ngone\n");
+    sandbox.kill().await.unwrap();
+    assert!(provider.remove_template(&"small".into()).await.unwrap());
 }
 
 /// Runs one of these tests as the ordinary user that it is about.

@@ -1,12 +1,15 @@
 //! All of this again for sandboxes of an ordinary user with subordinate ids, and what is different for one.
 
 use crate::{
-    ids, ordinary,
+    ids,
+    images::{Archive, Layout},
+    ordinary,
     pass::{pass, pass_without},
     support::{State, sh},
+    trees::small_tree,
 };
 use sandbox_core::{Enforcement, prelude::*};
-use sandbox_local::LocalProvider;
+use sandbox_local::{ImportOptions, LocalProvider};
 use std::{fs, os::unix::fs::MetadataExt};
 
 const LIMITS: &str = "limits need a cgroup";
@@ -18,7 +21,6 @@ const HOSTS_ROOT: &str = "the host's root prepares it";
 const LACKING: &[(&str, &str)] = &[
     ("doctor::", HOSTS_ROOT),
     ("filesystems::", HOSTS_ROOT),
-    ("imports::", HOSTS_ROOT),
     ("leftovers::the_file_system_for_large_disks", HOSTS_ROOT),
     ("limits::a_disk_larger_than_memory", DISK),
     ("limits::a_full_disk_is_an_error", DISK),
@@ -232,4 +234,53 @@ fn a_range_that_is_too_short_or_senseless_is_not_used_and_said() {
     let known = ["1000 ids, of 65536", "makes no sense"];
     assert!(known.iter().any(|known| detail.contains(known)), "{detail}");
     assert!(detail.contains("usermod --add-subuids"), "{detail}");
+}
+
+#[tokio::test]
+async fn owners_and_permissions_of_an_import_are_kept() {
+    if !ordinary::is_ordinary() {
+        return again("as_subordinate::owners_and_permissions_of_an_import_are_kept");
+    }
+    let state = State::without_template();
+    let provider = state.provider();
+    let tree = state.path().join("tree");
+    small_tree(&tree);
+    let of = |archive: Archive, name: &str, kind, target: &str, (uid, mode)| {
+        archive.entry_by(name, kind, target, b"", |header: &mut tar::Header| {
+            header.set_uid(uid);
+            header.set_gid(uid + 1);
+            header.set_mode(mode);
+        })
+    };
+    use tar::EntryType::{Directory, Link, Regular, Symlink};
+    let base = of(Archive::tree(&tree), "srv", Directory, "", (7, 0));
+    let base = base.file("srv/file", "in a closed directory\n");
+    let base = of(base, "hers", Regular, "", (1234, 0o4640));
+    let base = of(base, "same", Link, "hers", (0, 0));
+    let base = of(base, "link", Symlink, "hers", (99, 0o777));
+    let base = of(base, "goes", Regular, "", (55, 0o600));
+    // What another layer puts in the place of something may get its number in the file system.
+    let above = Archive::new().file(".wh.goes", "").file("comes", "");
+    let above = of(above, ".", Directory, "", (3, 0o711));
+    let mut layout = Layout::new(&state.path().join("image"));
+    layout.image("one", &[base.bytes(), above.bytes()]);
+    let options = ImportOptions::new().name("small");
+    let imported = provider.import_template(state.path().join("image"), options);
+    assert_eq!(imported.await.unwrap().notices, Vec::<String>::new());
+    let options = CreateOptions::new().template("small");
+    let sandbox = provider.create(options).await.unwrap();
+    let look = "cd /; stat -c '%n %u %g %a' . srv hers same link comes home/user; cat srv/file";
+    let command = Command::shell(look).user("root").merge_stderr();
+    let said = sandbox.exec(command).await.unwrap().stdout_text();
+    let expected = ". 3 4 711\nsrv 7 8 0\nhers 1234 1235 640\nsame 1234 1235 640\nlink 99 100 777\n\
+                    comes 0 0 644\nhome/user 1000 1000 755\nin a closed directory\n";
+    assert_eq!(said, expected);
+    assert!(
+        sh(&sandbox, "cat /srv/file; echo $?")
+            .await
+            .ends_with("1\n")
+    );
+    sandbox.kill().await.unwrap();
+    assert!(provider.remove_template(&"small".into()).await.unwrap());
+    assert!(provider.leftovers().unwrap().templates.is_empty());
 }

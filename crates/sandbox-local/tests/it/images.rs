@@ -22,6 +22,8 @@ impl Archive {
     pub(crate) fn tree(root: &Path) -> Self {
         let mut builder = tar::Builder::new(Vec::new());
         builder.follow_symlinks(false);
+        // Root's files, whoever makes it.
+        builder.mode(tar::HeaderMode::Deterministic);
         builder.append_dir_all(".", root).unwrap();
         Self(builder)
     }

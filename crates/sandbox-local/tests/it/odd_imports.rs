@@ -1,6 +1,7 @@
 //! Imports of what looks odd, and what honest programs make all the same; and of what is wrong in ways that must be told.
 
 use crate::{
+    alone,
     images::{Archive, Layout, architecture, gzip, saved, zstd},
     support::{State, sh},
     trees::small_tree,
@@ -70,8 +71,11 @@ async fn names_and_attributes_may_have_line_feeds() {
         .extended(EntryType::XHeader, &records)
         .file("short", "contents\n");
     let template = place.import(archive).await.unwrap();
+    let notices: Vec<_> = (template.notices.iter())
+        .filter(|notice| !notice.contains("no other users"))
+        .collect();
     assert_eq!(
-        template.notices,
+        notices,
         ["1 entries were taken without their extended attributes"]
     );
     let look = r#"cd /odd; for name in *; do echo "$name"; cat "$name"; done"#;
@@ -90,7 +94,12 @@ async fn what_is_said_of_all_entries_holds_unless_one_says_otherwise() {
         .file("own", "");
     let template = place.import(archive).await.unwrap();
     let look = "stat -c '%u %g' /of-all /own /bin/sh";
-    assert_eq!(place.print(&template, look).await, "7 8\n9 8\n0 0\n");
+    let expected = if alone::is_alone() {
+        "1000 1000\n1000 1000\n1000 1000\n"
+    } else {
+        "7 8\n9 8\n0 0\n"
+    };
+    assert_eq!(place.print(&template, look).await, expected);
 }
 
 #[tokio::test]
@@ -112,9 +121,14 @@ async fn directories_of_programs_may_be_one() {
         }
         symlink(target, other).unwrap();
         let template = place.import_path("tree").await.unwrap();
+        let (look, expected) = if alone::is_alone() {
+            ("command -v sudo", "/usr/local/bin/sudo\n")
+        } else {
+            ("sudo id -u", "0\n")
+        };
         assert_eq!(
-            place.print(&template, "sudo id -u").await,
-            "0\n",
+            place.print(&template, look).await,
+            expected,
             "{link} leads to {target}"
         );
     }

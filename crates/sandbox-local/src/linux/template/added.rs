@@ -7,12 +7,16 @@
 use super::{
     USER, can_give_files,
     manifest::{Layer, Manifest},
+    owners,
 };
-use crate::linux::{ranges::STORAGE_BASE, record::storage_error, remove::remove_tree, zygote};
+use crate::linux::{
+    ranges::STORAGE_BASE, record::storage_error, remove::remove_tree, subordinate, zygote,
+};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, statat},
     io::Errno,
 };
+use sandbox_agent::protocol::{Blob, zygote::Owned};
 use sandbox_core::{Error, Result};
 use std::{
     ffi::OsStr,
@@ -21,7 +25,10 @@ use std::{
     io::{self, Read},
     os::{
         fd::OwnedFd,
-        unix::fs::{PermissionsExt, chown, lchown, symlink},
+        unix::{
+            ffi::OsStrExt,
+            fs::{PermissionsExt, chown, lchown, symlink},
+        },
     },
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -74,7 +81,9 @@ pub(super) fn make(directory: &Path, manifest: &Manifest) -> Result<Layer> {
         }
         let new = directory.join(".new");
         remove_tree(&new)?;
-        Addition::begin(&directory.join("root"), &new)?.fill(&manifest.shell)?;
+        let mut addition = Addition::begin(&directory.join("root"), &new)?;
+        addition.fill(&manifest.shell)?;
+        owners::give(&new, addition.others)?;
         fs::rename(&new, &place)
     };
     make().map_err(not_prepared)?;
@@ -136,22 +145,26 @@ struct Addition {
     /// The tree's path as the kernel says it, to tell where links inside lead.
     real: PathBuf,
     layer: PathBuf,
+    /// What is not root's of what cannot be given away at once.
+    others: Vec<Owned>,
 }
 
 impl Addition {
     fn begin(root: &Path, layer: &Path) -> io::Result<Self> {
         let root = open_root(root)?;
-        let addition = Self {
+        let mut addition = Self {
             real: real(&root)?,
             layer: layer.to_owned(),
             root,
+            others: Vec::new(),
         };
         fs::create_dir(layer)?;
-        imitate(layer, &fstat(&addition.root)?)?;
+        let status = fstat(&addition.root)?;
+        addition.imitate(Path::new(""), &status)?;
         Ok(addition)
     }
 
-    fn fill(&self, shell: &str) -> io::Result<()> {
+    fn fill(&mut self, shell: &str) -> io::Result<()> {
         for (number, (path, mode, owner)) in DIRECTORIES.iter().enumerate() {
             if number < MOUNTED {
                 self.mount_point(path, *mode)?;
@@ -181,7 +194,7 @@ impl Addition {
     }
 
     /// Adds the default user and root to the accounts, where they are missing.
-    fn accounts(&self, shell: &str) -> io::Result<()> {
+    fn accounts(&mut self, shell: &str) -> io::Result<()> {
         let root = format!("root:*:0:0:root:/root:{shell}");
         // Without a password of its own, so that no line in the shadow file is needed.
         let user = format!("user:*:{USER}:{USER}::/home/user:{shell}");
@@ -214,18 +227,17 @@ impl Addition {
     }
 
     /// Makes a directory on which something is mounted. It takes the place of whatever else the tree has there.
-    fn mount_point(&self, name: &str, mode: u32) -> io::Result<()> {
-        let place = self.layer.join(name);
+    fn mount_point(&mut self, name: &str, mode: u32) -> io::Result<()> {
         match statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(status) if FileType::from_raw_mode(status.st_mode).is_dir() => Ok(()),
-            Ok(_) | Err(Errno::NOENT) => make_directory(&place, mode, 0),
+            Ok(_) | Err(Errno::NOENT) => self.make_directory(Path::new(name), mode, 0),
             Err(errno) => Err(errno.into()),
         }
     }
 
     /// Makes the directory `path` and those above, in this layer and wherever links in the tree lead. Those that the tree
     /// has stay as they are.
-    fn directory(&self, path: &str, mode: u32, owner: u32) -> io::Result<PathBuf> {
+    fn directory(&mut self, path: &str, mode: u32, owner: u32) -> io::Result<PathBuf> {
         let mut inside = PathBuf::new();
         let parts: Vec<&str> = path.split('/').collect();
         for (index, part) in parts.iter().enumerate() {
@@ -248,29 +260,57 @@ impl Addition {
                 self.imitate_above(&inside)?;
                 if !place.is_dir() {
                     fs::create_dir(&place)?;
-                    imitate(&place, &fstat(&found)?)?;
+                    self.imitate(&inside, &fstat(&found)?)?;
                 }
             } else if index + 1 == parts.len() {
-                make_directory(&place, mode, owner)?;
+                self.make_directory(&inside, mode, owner)?;
             } else {
-                make_directory(&place, 0o755, 0)?;
+                self.make_directory(&inside, 0o755, 0)?;
             }
         }
         Ok(inside)
     }
 
     /// Makes the directories above `inside` as the tree has them.
-    fn imitate_above(&self, inside: &Path) -> io::Result<()> {
+    fn imitate_above(&mut self, inside: &Path) -> io::Result<()> {
         let above: Vec<&Path> = inside.ancestors().skip(1).collect();
         for path in above.into_iter().rev() {
             let place = self.layer.join(path);
             if !path.as_os_str().is_empty() && !place.is_dir() {
                 let found = open_inside(&self.root, path, OFlags::PATH | OFlags::DIRECTORY)?;
                 fs::create_dir(&place)?;
-                imitate(&place, &fstat(found)?)?;
+                self.imitate(path, &fstat(found)?)?;
             }
         }
         Ok(())
+    }
+
+    /// Gives a directory of this layer, `inside` the tree, the owner and permissions that it has there.
+    fn imitate(&mut self, inside: &Path, status: &Stat) -> io::Result<()> {
+        let place = self.layer.join(inside);
+        if can_give_files() {
+            chown(&place, Some(status.st_uid), Some(status.st_gid))?;
+        } else if let Some(ids) = subordinate::used() {
+            let uid = owners::inside(status.st_uid, ids.uid);
+            let gid = owners::inside(status.st_gid, ids.gid);
+            self.note(inside, uid, gid);
+        }
+        fs::set_permissions(place, fs::Permissions::from_mode(status.st_mode & 0o7777))
+    }
+
+    fn make_directory(&mut self, inside: &Path, mode: u32, owner: u32) -> io::Result<()> {
+        let place = self.layer.join(inside);
+        fs::create_dir(&place)?;
+        own(&place, owner)?;
+        self.note(inside, owner, owner);
+        fs::set_permissions(place, fs::Permissions::from_mode(mode))
+    }
+
+    fn note(&mut self, inside: &Path, uid: u32, gid: u32) {
+        if (uid, gid) != (0, 0) {
+            let path = Blob(inside.as_os_str().as_bytes().to_vec());
+            self.others.push(Owned { path, uid, gid });
+        }
     }
 
     /// Where in the tree an open directory of it is, without links.
@@ -283,12 +323,10 @@ impl Addition {
     }
 
     /// Where in this layer the file `path` belongs.
-    fn place(&self, path: &str) -> io::Result<PathBuf> {
+    fn place(&mut self, path: &str) -> io::Result<PathBuf> {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-        Ok(self
-            .layer
-            .join(self.directory(directory, 0o755, 0)?)
-            .join(name))
+        let inside = self.directory(directory, 0o755, 0)?;
+        Ok(self.layer.join(inside).join(name))
     }
 
     fn is_missing(&self, path: &str) -> io::Result<bool> {
@@ -314,7 +352,7 @@ impl Addition {
         Ok(Some(text))
     }
 
-    fn write(&self, path: &str, contents: &[u8], mode: u32) -> io::Result<()> {
+    fn write(&mut self, path: &str, contents: &[u8], mode: u32) -> io::Result<()> {
         let place = self.place(path)?;
         fs::write(&place, contents)?;
         fs::set_permissions(&place, fs::Permissions::from_mode(mode))?;
@@ -325,20 +363,6 @@ impl Addition {
 fn real(directory: &OwnedFd) -> io::Result<PathBuf> {
     use std::os::fd::AsRawFd;
     fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
-}
-
-/// Gives `place` the owner and permissions that a directory of the tree has.
-fn imitate(place: &Path, status: &Stat) -> io::Result<()> {
-    if can_give_files() {
-        chown(place, Some(status.st_uid), Some(status.st_gid))?;
-    }
-    fs::set_permissions(place, fs::Permissions::from_mode(status.st_mode & 0o7777))
-}
-
-fn make_directory(place: &Path, mode: u32, owner: u32) -> io::Result<()> {
-    fs::create_dir(place)?;
-    own(place, owner)?;
-    fs::set_permissions(place, fs::Permissions::from_mode(mode))
 }
 
 /// Makes `place` that of the id `owner` inside, if there are several.

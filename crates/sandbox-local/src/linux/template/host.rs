@@ -6,22 +6,14 @@
 use super::{
     Layer, Template, Tree, accounts, can_give_files, copy,
     outdated::{self, InUse},
-    secrets,
+    owners, secrets,
 };
-use crate::linux::{
-    record,
-    remove::remove_tree,
-    subordinate,
-    zygote::{self, Zygote},
-};
+use crate::linux::{record, remove::remove_tree, subordinate, zygote};
 use rustix::{
     fs::{CWD, syncfs},
     mount::{OpenTreeFlags, open_tree},
 };
-use sandbox_agent::protocol::{
-    Blob,
-    zygote::{Owned, Request},
-};
+use sandbox_agent::protocol::zygote::Owned;
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -312,13 +304,11 @@ fn make_usr(layer: &Path) -> io::Result<()> {
 
 /// Gives a tree to root of the sandboxes, but for `others`; unless there is nobody to give it to.
 fn give(tree: &Path, others: Vec<Owned>) -> io::Result<()> {
-    if can_give_files() {
-        for Owned { path, uid, gid } in others {
-            lchown(tree.join(OsStr::from_bytes(&path.0)), Some(uid), Some(gid))?;
-        }
-    } else if let Some(helper) = Zygote::helper() {
-        let path = Blob(tree.as_os_str().as_bytes().to_vec());
-        helper.tend(&Request::Give { path, others })?;
+    if !can_give_files() {
+        return owners::give(tree, others);
+    }
+    for Owned { path, uid, gid } in others {
+        lchown(tree.join(OsStr::from_bytes(&path.0)), Some(uid), Some(gid))?;
     }
     Ok(())
 }

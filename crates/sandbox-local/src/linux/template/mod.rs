@@ -12,6 +12,7 @@ mod imported;
 mod manifest;
 mod names;
 mod outdated;
+mod owners;
 mod secrets;
 
 use super::snapshot;

@@ -8,6 +8,7 @@ use super::{
     entry::{Entry, Kind, Name, Sink, check_target, hostile, id, nobody},
     source::Digest,
 };
+use crate::linux::template::{USER, owners::Owners};
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat,
@@ -40,6 +41,10 @@ pub(crate) struct Walk<'a> {
     found: Found,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), Name>,
+    /// Uid and gid of this program.
+    own: [u32; 2],
+    /// What these become.
+    becomes: u32,
 }
 
 /// Gives all that is in the directory `root` to `sink`. Returns a digest of it, which two equal trees share.
@@ -56,6 +61,14 @@ pub(crate) fn read(
         hash: Sha256::new(),
         found: Found::default(),
         links: HashMap::new(),
+        own: [
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        ],
+        becomes: match Owners::new() {
+            Owners::One => USER,
+            Owners::Range(_) | Owners::Later(_) => 0,
+        },
     };
     walk.hash.update(b"sandbox directory 1\0");
     let status = fstat(&root).map_err(unreadable)?;
@@ -139,8 +152,18 @@ impl Walk<'_> {
         }
     }
 
+    /// An id as the tree has it: an ordinary user's own files become root's, as if that had made them, or where there is
+    /// none `user`'s.
+    fn seen(&self, id: u32, own: u32) -> u64 {
+        u64::from(if id == own { self.becomes } else { id })
+    }
+
     fn describe(&mut self, name: Name, kind: Kind, status: &Stat) -> Entry {
-        let (uid, gid) = (u64::from(status.st_uid), u64::from(status.st_gid));
+        let [own_uid, own_gid] = self.own;
+        let (uid, gid) = (
+            self.seen(status.st_uid, own_uid),
+            self.seen(status.st_gid, own_gid),
+        );
         self.found.strangers += u64::from(id(uid).is_none() || id(gid).is_none());
         Entry {
             name,

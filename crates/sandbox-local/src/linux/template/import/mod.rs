@@ -17,9 +17,9 @@ use super::{
     added,
     manifest::{Layer, Manifest, Origin, StoredTree},
     names, outdated,
+    owners::Owners,
 };
 use crate::linux::{
-    ranges,
     record::{self, storage_error},
     remove::remove_tree,
 };
@@ -263,9 +263,9 @@ fn make(
     let root = new.join("root");
     fs::create_dir_all(&root).map_err(written)?;
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(written)?;
-    let owner = super::can_give_files().then_some(ranges::STORAGE_BASE);
-    std::os::unix::fs::chown(&root, owner, owner).map_err(written)?;
-    let mut tree = Tree::new(&root, owner)?;
+    let owners = Owners::new();
+    std::os::unix::fs::chown(&root, owners.stored(0), owners.stored(0)).map_err(written)?;
+    let mut tree = Tree::new(&root, owners)?;
     for (layer, removed) in scanned.removed.iter().enumerate() {
         tree.remove(removed)?;
         let (digest, _) = read(import, origin, layer, true, &mut tree)?;
@@ -274,6 +274,7 @@ fn make(
         }
     }
     let manifest = describe(origin, scanned, place, &root)?;
+    tree.finish(&root)?;
     added::make(&new, &manifest)?;
     manifest.write(&new).map_err(written)?;
     // Else a power cut could leave the name and lose the files.
@@ -311,7 +312,12 @@ fn describe(origin: &Origins, scanned: &Scanned, place: &Path, root: &Path) -> R
 impl Scanned {
     /// What was not taken as it is, for people.
     fn notices(&self) -> Vec<String> {
+        let alone = matches!(Owners::new(), Owners::One);
         let counts = [
+            (
+                if alone { self.totals.of_others } else { 0 },
+                "entries have become `user`'s, since sandboxes of this user have no other users",
+            ),
             (
                 self.totals.specials,
                 "devices, pipes and sockets were left out",

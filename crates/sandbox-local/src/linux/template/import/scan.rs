@@ -1,6 +1,7 @@
 //! The first look at a tree, before anything of it is written: how much it is, and whether it is one.
 
 use super::entry::{Entry, Kind, Name, Sink, hostile};
+use crate::linux::template::USER;
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     collections::HashMap,
@@ -36,6 +37,8 @@ pub(crate) struct Totals {
     pub(crate) entries: u64,
     /// Devices, pipes and sockets.
     pub(crate) specials: u64,
+    /// What belongs to others than `user`.
+    pub(crate) of_others: u64,
 }
 
 impl Totals {
@@ -45,6 +48,7 @@ impl Totals {
             bytes: 0,
             entries: 0,
             specials: 0,
+            of_others: 0,
         }
     }
 
@@ -134,6 +138,7 @@ impl Sink for Scan<'_> {
             _ => 0,
         };
         self.totals.count(size)?;
+        self.totals.of_others += u64::from([entry.uid, entry.gid] != [USER; 2]);
         let root_is = |what: &str| hostile(format!("the root of the tree is {what}"));
         match &entry.kind {
             Kind::Directory => self.see(&entry.name, true),

@@ -1,19 +1,20 @@
 //! Writes entries below a directory, and nowhere else.
 //!
 //! Every path is resolved by the kernel from the directory's descriptor, which refuses links that lead out (absolute ones,
-//! too many `..`) and other mounts. The last part of a path is never followed. Owners are moved into the storage range, so
-//! that no file on disk belongs to a user of this machine.
+//! too many `..`) and other mounts. The last part of a path is never followed. Owners are moved into the storage range or to
+//! subordinate ids, so that no file on disk belongs to another user of this machine.
 
 use super::{
     archive::damaged,
     entry::{Entry, Kind, Name, Sink, hostile},
     scan::Removed,
 };
-use crate::linux::{record::storage_error, remove::remove_tree};
+use crate::linux::{record::storage_error, remove::remove_tree, template::owners::Owners};
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
-        chownat, fchmod, linkat, mkdirat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+        chownat, fchmod, fstat, linkat, mkdirat, openat, openat2, statat, symlinkat, unlinkat,
+        utimensat,
     },
     io::Errno,
 };
@@ -38,21 +39,20 @@ const BUFFER: usize = 128 * 1024;
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: OwnedFd,
-    /// First id of the range that owns all stored files; without one they are this program's.
-    owner: Option<u32>,
+    owners: Owners,
     /// The directory of the last entry.
     parent: Option<(Name, OwnedFd)>,
     buffer: Vec<u8>,
 }
 
 impl Tree {
-    /// Writes into `root`, an empty directory; what belongs to id 0 inside is owned by `owner` on disk.
-    pub(crate) fn new(root: &Path, owner: Option<u32>) -> Result<Self> {
+    /// Writes into `root`, an empty directory, for `owners`.
+    pub(crate) fn new(root: &Path, owners: Owners) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty()).map_err(failed)?;
         Ok(Self {
             root,
-            owner,
+            owners,
             parent: None,
             buffer: vec![0; BUFFER],
         })
@@ -115,7 +115,7 @@ impl Tree {
     }
 
     /// Makes a directory and those above that no entry has described.
-    fn make_missing(&self, name: &Name) -> Result<OwnedFd> {
+    fn make_missing(&mut self, name: &Name) -> Result<OwnedFd> {
         let mut place = Name::default();
         let mut directory = self.directory(&place).map_err(failed)?;
         for part in name.parts() {
@@ -125,7 +125,7 @@ impl Tree {
                     mkdirat(&directory, part, Mode::RWXU)
                         .map_err(|errno| refused(errno, &place))?;
                     let made = self.directory(&place).map_err(failed)?;
-                    self.own(&made, 0, 0)?;
+                    self.own(&made, [0, 0], None)?;
                     fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed)?;
                     made
                 }
@@ -136,17 +136,29 @@ impl Tree {
     }
 
     /// Ids inside as they are on disk; `None` changes nothing.
-    fn ids(&self, uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
-        let stored = |id| self.owner.map(|owner| owner + id);
+    fn ids(&self, [uid, gid]: [u32; 2]) -> (Option<Uid>, Option<Gid>) {
+        let stored = |id| self.owners.stored(id);
         (
             stored(uid).map(Uid::from_raw),
             stored(gid).map(Gid::from_raw),
         )
     }
 
-    fn own(&self, file: impl AsFd, uid: u32, gid: u32) -> Result<()> {
-        let (uid, gid) = self.ids(uid, gid);
+    /// Sees to it that a new file is whose it is to be; `mode` are permissions that it cannot have yet.
+    fn own(&mut self, file: impl AsFd, ids: [u32; 2], mode: Option<u32>) -> Result<()> {
+        if let Owners::Later(_) = self.owners {
+            let inode = fstat(&file).map_err(failed)?.st_ino;
+            self.owners.note(inode, ids, mode);
+            return Ok(());
+        }
+        let (uid, gid) = self.ids(ids);
         rustix::fs::fchown(file, uid, gid).map_err(failed)
+    }
+
+    /// Gives away what was written, if that was put off; the tree is at `root`.
+    pub(crate) fn finish(self, root: &Path) -> Result<()> {
+        let given = self.owners.give(root);
+        given.map_err(|error| storage_error(error, WRITING))
     }
 
     /// Takes away what is in the place of an entry that is no directory.
@@ -187,11 +199,15 @@ impl Tree {
                 }
             }
         };
-        self.own(&directory, entry.uid, entry.gid)?;
         // Without root's rights, more comes into it only if its owner may write.
-        let least = if self.owner.is_some() { 0 } else { 0o700 };
-        let mode = Mode::from_raw_mode(entry.permissions() | least);
-        fchmod(&directory, mode).map_err(failed)
+        let least = match self.owners {
+            Owners::Range(_) => 0,
+            Owners::One | Owners::Later(_) => 0o700,
+        };
+        let (mode, now) = (entry.permissions(), entry.permissions() | least);
+        let later = (mode != now).then_some(mode);
+        self.own(&directory, [entry.uid, entry.gid], later)?;
+        fchmod(&directory, Mode::from_raw_mode(now)).map_err(failed)
     }
 
     fn parent(&self) -> Result<&OwnedFd> {
@@ -223,7 +239,7 @@ impl Tree {
         // It may end with a hole.
         file.set_len(size)
             .map_err(|error| storage_error(error, WRITING))?;
-        self.own(&file, entry.uid, entry.gid)?;
+        self.own(&file, [entry.uid, entry.gid], None)?;
         fchmod(&file, Mode::from_raw_mode(entry.permissions())).map_err(failed)?;
         rustix::fs::futimens(&file, &times(entry.modified)).map_err(failed)
     }
@@ -232,10 +248,13 @@ impl Tree {
         let last = self.clear_place(&entry.name)?;
         let parent = self.parent()?;
         symlinkat(target, parent, &last).map_err(|errno| refused(errno, &entry.name))?;
-        let (uid, gid) = self.ids(entry.uid, entry.gid);
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let (ids, flags) = ([entry.uid, entry.gid], AtFlags::SYMLINK_NOFOLLOW);
+        let (uid, gid) = self.ids(ids);
         chownat(parent, &last, uid, gid, flags).map_err(failed)?;
-        utimensat(parent, &last, &times(entry.modified), flags).map_err(failed)
+        utimensat(parent, &last, &times(entry.modified), flags).map_err(failed)?;
+        let inode = statat(parent, &last, flags).map_err(failed)?.st_ino;
+        self.owners.note(inode, ids, None);
+        Ok(())
     }
 
     fn put_link(&mut self, entry: &Entry, to: &Name) -> Result<()> {
