@@ -46,7 +46,7 @@ macro_rules! needs {
 needs! {
     Shell shell, Pty pty, Attach attach, Stdin stdin, SplitStderr split_stderr, Signals signals,
     RangeRead range_read, Users users, Detached detached, Lifecycle lifecycle, Pause pause,
-    Snapshots snapshots, Ports ports, Templates templates,
+    Snapshots snapshots, Ports ports, Previews previews, Templates templates,
     Symlinks symlinks, Network network, Watch watch, Metrics metrics,
 }
 

@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// [`Sandbox::ports`](crate::Sandbox::ports).
     pub ports: bool,
+    /// [`Sandbox::previews`](crate::Sandbox::previews).
+    pub previews: bool,
     /// [`Sandbox::network`](crate::Sandbox::network). Sandboxes can be made with a policy that lets them reach something,
     /// which can be changed later.
     pub network: bool,

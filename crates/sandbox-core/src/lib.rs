@@ -55,7 +55,7 @@ pub use options::{
 };
 pub use output::Output;
 pub use path::SandboxPath;
-pub use ports::Ports;
+pub use ports::{PortStream, Ports, Previews};
 pub use process::{Process, ProcessControl, ProcessEvent};
 pub use provider::{SandboxInfo, SandboxProvider, SandboxState};
 pub use pty::{Pty, PtySize};

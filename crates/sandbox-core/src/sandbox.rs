@@ -2,7 +2,7 @@
 
 use crate::{
     Attach, Capabilities, Command, Error, Files, Lifecycle, Metrics, Network, Output, Pause, Ports,
-    Process, Pty, Result, SandboxId, SandboxInfo, Snapshots, Watch,
+    Previews, Process, Pty, Result, SandboxId, SandboxInfo, Snapshots, Watch,
 };
 use async_trait::async_trait;
 use std::fmt;
@@ -66,8 +66,13 @@ pub trait Sandbox: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Its ports.
+    /// Connections to its servers.
     fn ports(&self) -> Option<&dyn Ports> {
+        None
+    }
+
+    /// Addresses of its servers.
+    fn previews(&self) -> Option<&dyn Previews> {
         None
     }
 
@@ -117,8 +122,10 @@ pub trait SandboxExt: Sandbox {
         require_pause, pause, Pause;
         /// Snapshots.
         require_snapshots, snapshots, Snapshots;
-        /// Ports.
+        /// Connections to servers inside.
         require_ports, ports, Ports;
+        /// Addresses of servers inside.
+        require_previews, previews, Previews;
         /// What the sandbox may reach.
         require_network, network, Network;
         /// Changes of files.

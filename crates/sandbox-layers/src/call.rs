@@ -37,7 +37,8 @@ pub(crate) const OPERATIONS: &[&str] = &[
     "pause.pause",
     "pause.resume",
     "snapshots.snapshot",
-    "ports.preview_url",
+    "ports.connect",
+    "previews.url",
     "network.policy",
     "network.set_policy",
     "network.events",
@@ -107,7 +108,7 @@ pub enum Arguments<'a> {
     Network(&'a NetworkPolicy, Existing),
     /// `network.events`, and whether they are followed.
     NetworkEvents(bool),
-    /// `ports.preview_url`.
+    /// `ports.connect` and `previews.url`.
     Port(u16),
     /// `process.write_stdin`, the number of bytes.
     Stdin(usize),

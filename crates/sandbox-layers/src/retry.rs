@@ -22,9 +22,10 @@ use tokio::time::Instant;
 ///
 /// | Call | Again? |
 /// |---|---|
-/// | `info`, `list`, `templates.list`, `attach.processes`, `ports.preview_url`, `metrics.usage` | yes, they only ask |
+/// | `info`, `list`, `templates.list`, `attach.processes`, `previews.url`, `network.policy`, `metrics.usage` | yes, they only ask |
 /// | `files.read`, `files.stat`, `files.list`, `files.glob`, `watch.watch` | yes, they only look |
 /// | `connect`, `attach.attach`, `lifecycle.set_lifetime`, `pause.pause`, `pause.resume`, `process.resize` | yes, the second time finds what the first has done |
+/// | `ports.connect` | yes; a first connection that was made after all is closed without a byte |
 /// | `kill`, `templates.remove` | yes; its answer is then `false` if a first attempt had done it after all |
 /// | `files.write` | yes if its body is at hand, since it replaces the whole file; never after a stream has begun |
 /// | `files.mkdir` | yes with `parents`; else a directory of the first attempt would be `AlreadyExists` |

@@ -4,9 +4,9 @@ use crate::{Arguments, Around, Call, Kind, control::wrap_process};
 use async_trait::async_trait;
 use sandbox_core::{
     Attach, BoxStream, Capabilities, Command, Existing, FileEvent, Files, Lifecycle, Metrics,
-    Network, NetworkEvent, NetworkPolicy, Pause, Ports, Position, Process, ProcessId, ProcessInfo,
-    Pty, PtySize, Result, Sandbox, SandboxExt, SandboxId, SandboxInfo, SandboxPath, SnapshotInfo,
-    SnapshotOptions, Snapshots, Usage, Watch, WatchOptions,
+    Network, NetworkEvent, NetworkPolicy, Pause, PortStream, Ports, Position, Previews, Process,
+    ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxExt, SandboxId, SandboxInfo,
+    SandboxPath, SnapshotInfo, SnapshotOptions, Snapshots, Usage, Watch, WatchOptions,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -112,6 +112,10 @@ impl<A: Around> Sandbox for WrappedSandbox<A> {
         self.inner.ports().map(|_| self as &dyn Ports)
     }
 
+    fn previews(&self) -> Option<&dyn Previews> {
+        self.inner.previews().map(|_| self as &dyn Previews)
+    }
+
     fn network(&self) -> Option<&dyn Network> {
         self.inner.network().map(|_| self as &dyn Network)
     }
@@ -194,10 +198,21 @@ impl<A: Around> Snapshots for WrappedSandbox<A> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> Ports for WrappedSandbox<A> {
-    async fn preview_url(&self, port: u16) -> Result<String> {
+    async fn connect(&self, port: u16) -> Result<PortStream> {
         let ports = self.inner.require_ports()?;
-        let run = || ports.preview_url(port);
-        self.control("ports.preview_url", Arguments::Port(port), run)
+        let run = || ports.connect(port);
+        self.control("ports.connect", Arguments::Port(port), run)
+            .await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<A: Around> Previews for WrappedSandbox<A> {
+    async fn url(&self, port: u16) -> Result<String> {
+        let previews = self.inner.require_previews()?;
+        let run = || previews.url(port);
+        self.control("previews.url", Arguments::Port(port), run)
             .await
     }
 }

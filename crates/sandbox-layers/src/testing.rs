@@ -34,6 +34,7 @@ impl Stage {
         let fake = FakeProvider::new();
         fake.script(Script::program("wait").gate(&Gate::new()));
         fake.script(Script::any().stdout(SECRET).exit(0));
+        fake.serve(80, |_| async {});
         let provider = fake.clone().layer(layer);
         let sandbox = provider.create(CreateOptions::new()).await.unwrap();
         sandbox.files().write_bytes("file", SECRET).await.unwrap();
@@ -101,8 +102,11 @@ impl Stage {
                     .snapshot(SnapshotOptions::new().name("kept"))
                     .await?;
             }
-            "ports.preview_url" => {
-                sandbox.require_ports()?.preview_url(80).await?;
+            "ports.connect" => {
+                drop(sandbox.require_ports()?.connect(80).await?);
+            }
+            "previews.url" => {
+                sandbox.require_previews()?.url(80).await?;
             }
             "network.policy" => {
                 sandbox.require_network()?.policy().await?;

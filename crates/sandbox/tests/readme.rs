@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
 /// What each capability is good for, in the order of the table.
-const GAINS: [(&str, &str); 19] = [
+const GAINS: [(&str, &str); 20] = [
     ("shell", "commands run for real, with the usual tools"),
     ("stdin", "standard input can be kept open"),
     (
@@ -35,7 +35,8 @@ const GAINS: [(&str, &str); 19] = [
     ("watch", "changes of files are told, or that some were lost"),
     ("metrics", "processor time, memory, processes, disk"),
     ("snapshots", "a sandbox's state is kept and started from"),
-    ("ports", "servers inside are reached from outside"),
+    ("ports", "connections to servers inside"),
+    ("previews", "servers inside have addresses for a browser"),
     (
         "network",
         "what is reached outside is told, and can be changed",

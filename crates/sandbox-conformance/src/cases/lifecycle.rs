@@ -1,4 +1,4 @@
-//! A sandbox's clock and ports.
+//! A sandbox's clock.
 
 use crate::{
     case::Case,
@@ -15,7 +15,6 @@ cases! { "lifecycle":
     set_lifetime_can_extend [Lifecycle],
     senseless_lifetimes_are_invalid [Lifecycle],
     expiry_ends_running_commands [Lifecycle, Shell],
-    a_preview_url_is_a_url [Ports],
 }
 
 async fn expires(sandbox: &dyn Sandbox) -> Result<Option<SystemTime>> {
@@ -127,15 +126,4 @@ async fn expiry_ends_running_commands(case: &Case) -> Result {
             "a stream of an expired sandbox",
         ),
     }
-}
-
-async fn a_preview_url_is_a_url(case: &Case) -> Result {
-    let sandbox = case.sandbox().await?;
-    let ports = sandbox.require_ports()?;
-    let (one, two) = (
-        ports.preview_url(8080).await?,
-        ports.preview_url(8081).await?,
-    );
-    ensure(one.contains("://"), format_args!("{one:?} has no scheme"))?;
-    ensure(one != two, "two ports have one URL")
 }

@@ -17,6 +17,7 @@ mod network;
 mod output;
 mod pause;
 mod permissions;
+mod ports;
 mod process;
 mod provider;
 mod pty;
@@ -38,6 +39,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Spec> {
         snapshots::CASES,
         limits::CASES,
         network::CASES,
+        ports::CASES,
         exec::CASES,
         shell::CASES,
         environment::CASES,

@@ -34,6 +34,7 @@
 //! ```
 
 mod files;
+mod ports;
 mod process;
 mod provider;
 mod runtime;
@@ -42,6 +43,7 @@ mod sandbox;
 mod tests;
 
 pub use files::{BlockingContents, BlockingFiles};
+pub use ports::BlockingPortStream;
 pub use process::{BlockingControl, BlockingProcess};
 pub use provider::BlockingProvider;
 pub use sandbox::BlockingSandbox;

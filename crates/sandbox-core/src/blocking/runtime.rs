@@ -27,6 +27,15 @@ impl Shared {
         Ok(Self(Arc::new(Own(Some(runtime)))))
     }
 
+    /// As [`run`](Self::run), for what reads and writes.
+    pub(super) fn wait<T>(
+        &self,
+        call: impl Future<Output = std::io::Result<T>>,
+    ) -> std::io::Result<T> {
+        self.run(async { Ok(call.await) })
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+
     /// Makes a call and waits for it.
     pub(super) fn run<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         if Handle::try_current().is_ok() {

@@ -1,6 +1,6 @@
 //! The sandbox itself, without a runtime.
 
-use super::{BlockingFiles, BlockingProcess, runtime::Shared};
+use super::{BlockingFiles, BlockingPortStream, BlockingProcess, runtime::Shared};
 use crate::{
     Capabilities, Command, Existing, NetworkPolicy, Output, Position, ProcessId, ProcessInfo,
     PtySize, Result, Sandbox, SandboxExt, SandboxId, SandboxInfo, SnapshotInfo, SnapshotOptions,
@@ -140,13 +140,23 @@ impl BlockingSandbox {
             .run(async { self.inner.require_snapshots()?.snapshot(options).await })
     }
 
-    /// As [`Ports::preview_url`](crate::Ports::preview_url).
+    /// As [`Ports::connect`](crate::Ports::connect).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn connect_port(&self, port: u16) -> Result<BlockingPortStream> {
+        let connect = async { self.inner.require_ports()?.connect(port).await };
+        let stream = self.runtime.run(connect)?;
+        Ok(BlockingPortStream::new(stream, self.runtime.clone()))
+    }
+
+    /// As [`Previews::url`](crate::Previews::url).
     ///
     /// # Errors
     /// The same.
     pub fn preview_url(&self, port: u16) -> Result<String> {
         self.runtime
-            .run(async { self.inner.require_ports()?.preview_url(port).await })
+            .run(async { self.inner.require_previews()?.url(port).await })
     }
 
     /// As [`Network::policy`](crate::Network::policy).

@@ -6,7 +6,11 @@ use crate::{
     ListOptions, Position, ProcessEvent, PtySize, ReadOptions, Result, SandboxPath, Signal, Stdin,
     fake::{FakeProvider, Script},
 };
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn provider() -> (FakeProvider, BlockingProvider) {
     let fake = FakeProvider::new();
@@ -32,6 +36,26 @@ fn a_sandbox_is_made_found_and_killed() {
     assert!(!provider.kill(&id).unwrap());
     let gone = provider.connect(&id, options).unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::SandboxNotFound);
+}
+
+#[test]
+fn a_connection_is_read_and_written() {
+    let (fake, provider) = provider();
+    fake.serve(80, |mut stream| async move {
+        let mut asked = Vec::new();
+        stream.read_to_end(&mut asked).await.unwrap();
+        asked.reverse();
+        stream.write_all(&asked).await.unwrap();
+    });
+    let sandbox = provider.create(CreateOptions::new()).unwrap();
+    let mut stream = sandbox.connect_port(80).unwrap();
+    stream.write_all(b"abc").unwrap();
+    stream.shutdown().unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "cba");
+    let nobody = sandbox.connect_port(81).unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::NotFound);
 }
 
 #[test]

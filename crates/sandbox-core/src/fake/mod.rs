@@ -28,6 +28,7 @@
 mod call;
 mod files;
 mod glob;
+mod ports;
 mod process;
 mod provider;
 mod sandbox;

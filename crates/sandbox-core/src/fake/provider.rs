@@ -3,6 +3,7 @@
 use super::{
     Call, Fault, OPERATIONS, Script,
     call::{Calls, lock},
+    ports::Servers,
     sandbox::{FakeSandbox, Inside},
     tree::Tree,
 };
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) calls: Arc<Calls>,
     started: Instant,
     scripts: Mutex<Vec<Script>>,
+    pub(super) servers: Servers,
     pub(super) sandboxes: Mutex<Sandboxes>,
 }
 
@@ -60,6 +62,7 @@ impl FakeProvider {
         capabilities.pause = true;
         capabilities.snapshots = true;
         capabilities.ports = true;
+        capabilities.previews = true;
         capabilities.network = true;
         capabilities.metrics = true;
         capabilities.templates = true;
@@ -83,6 +86,7 @@ impl FakeProvider {
             calls: Arc::default(),
             started: Instant::now(),
             scripts: Mutex::default(),
+            servers: Servers::default(),
             sandboxes: Mutex::default(),
         };
         Self {

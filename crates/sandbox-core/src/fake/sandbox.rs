@@ -3,9 +3,9 @@
 use super::{Call, call::lock, process::FakeProcess, provider::Shared, tree::Tree};
 use crate::{
     Attach, BoxStream, Capabilities, Command, Error, ErrorKind, Existing, Files, Lifecycle,
-    Metrics, Network, NetworkEvent, NetworkPolicy, Pause, Ports, Position, Process, ProcessId,
-    ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo, SandboxState, SnapshotId,
-    SnapshotInfo, SnapshotOptions, Snapshots, Stdin, Usage,
+    Metrics, Network, NetworkEvent, NetworkPolicy, Pause, Ports, Position, Previews, Process,
+    ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox, SandboxId, SandboxInfo, SandboxState,
+    SnapshotId, SnapshotInfo, SnapshotOptions, Snapshots, Stdin, Usage,
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -138,7 +138,7 @@ impl FakeSandbox {
     }
 
     /// Records a call, lets its fault happen, and finds the sandbox.
-    async fn enter(&self, operation: &'static str) -> Result<Arc<Inside>> {
+    pub(super) async fn enter(&self, operation: &'static str) -> Result<Arc<Inside>> {
         let call = Call::of(operation, &self.id);
         self.shared.calls.enter(call).await?;
         self.shared.find(&self.id)
@@ -242,6 +242,10 @@ impl Sandbox for FakeSandbox {
         self.shared.capabilities.ports.then_some(self)
     }
 
+    fn previews(&self) -> Option<&dyn Previews> {
+        self.shared.capabilities.previews.then_some(self)
+    }
+
     fn network(&self) -> Option<&dyn Network> {
         self.shared.capabilities.network.then_some(self)
     }
@@ -328,14 +332,6 @@ impl Snapshots for FakeSandbox {
         info.name = options.name;
         info.created_at = Some(self.shared.now());
         Ok(info)
-    }
-}
-
-#[async_trait]
-impl Ports for FakeSandbox {
-    async fn preview_url(&self, port: u16) -> Result<String> {
-        self.enter("ports.preview_url").await?;
-        Ok(format!("https://{port}-{}.invalid", self.id))
     }
 }
 
