@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::deadlines::{Deadlines, Due, after};
 use super::group::Cgroups;
 use super::launch::{Launcher, Recruit};
+use super::network::Network;
 use super::oom::OomCounter;
 use super::pause::Rest;
 use super::process::Process;
@@ -97,6 +98,7 @@ pub(super) struct Agent {
     pub(super) reserve: Option<Recruit>,
     /// `None` if the sandbox has no `sudo`.
     pub(super) sudo: Option<Sudo>,
+    pub(super) network: Network,
     pub(super) next_process: u64,
     /// What is still written to streams of commands that have ended.
     drains: BTreeMap<Token, File>,
@@ -138,6 +140,7 @@ impl Agent {
             farewell: None,
             reserve: None,
             sudo: if config.is_alone { None } else { Sudo::open() },
+            network: Network::new(config.network),
             next_process: 1,
             drains: BTreeMap::new(),
             next_connection: 1,
@@ -157,6 +160,7 @@ impl Agent {
         crate::sys::pipe::set_nonblocking(agent.listener.as_fd(), true)?;
         agent.watch(&agent.listener, Token::Listener, Watch::Readable)?;
         agent.await_sudo();
+        agent.watch_network();
         Ok(agent)
     }
 
@@ -221,6 +225,8 @@ impl Agent {
             Token::Lifeline => {}
             Token::Sudo => self.serve_sudo(),
             Token::Frozen => self.check_frozen(),
+            Token::Tcp => self.refuse_connections(),
+            Token::Dns => self.refuse_questions(),
             Token::Connection(number) => self.connection_event(number, event),
             Token::Status(number) => self.resolve_start(number),
             Token::Stdin(number) => self.flush_stdin(number),
@@ -286,6 +292,7 @@ impl Agent {
             self.accept_again();
         }
         self.release(number);
+        self.release_network(number);
         Some(removed)
     }
 
@@ -313,6 +320,7 @@ impl Agent {
                 Due::Sudo => self.await_sudo(),
                 Due::Reserve => self.dismiss_reserve(),
                 Due::Claim => self.refuse_claim(),
+                Due::Network => self.watch_network(),
             }
         }
     }

@@ -29,7 +29,7 @@ impl Agent {
     pub(super) fn admit(&mut self, request: &Request) -> Result<(), Refusal> {
         let refuse = |message: &str| Err(Refusal::new(Failure::State {}, message));
         self.stage = match (self.stage, request) {
-            (stage, Request::Info { .. } | Request::Shutdown {}) => stage,
+            (stage, Request::Info { .. } | Request::Network {} | Request::Shutdown {}) => stage,
             (Stage::New, Request::Wait {}) => Stage::Waits,
             (Stage::Waits, Request::Begin { .. }) => Stage::Works,
             (Stage::Waits, _) => return refuse("the sandbox has not begun yet"),

@@ -72,7 +72,7 @@ pub(super) enum Delivered {
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
-    outbox: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
+    outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     readable: bool,
     writable: bool,
     /// The peer takes nothing any more.
@@ -81,6 +81,8 @@ pub(super) struct Connection {
     pub(super) was_attached: bool,
     /// It was to be a file worker's, and there is none: what it brings is for nobody.
     pub(super) is_refused: bool,
+    /// Sockets to ports of the sandbox have come by it, and are in use as long as it is open, for all that is known.
+    pub(super) reaches_ports: bool,
     pub(super) attachment: Option<Attachment>,
 }
 
@@ -96,6 +98,7 @@ impl Connection {
             gone: false,
             was_attached: false,
             is_refused: false,
+            reaches_ports: false,
             attachment: None,
         }
     }
@@ -130,7 +133,7 @@ impl Connection {
     pub(super) fn share(&mut self, memory: OwnedFd) {
         if let Some(attachment) = &mut self.attachment {
             attachment.taken = attachment.position;
-            self.enqueue(&Event::Shared {}, Some(memory));
+            self.send_with(&Event::Shared {}, vec![memory]);
         }
     }
 
@@ -170,14 +173,15 @@ impl Connection {
 
     /// Sends an event, now or as soon as the peer has read what was sent before.
     pub(super) fn send(&mut self, event: &Event) {
-        self.enqueue(event, None);
+        self.send_with(event, Vec::new());
     }
 
-    fn enqueue(&mut self, event: &Event, fd: Option<OwnedFd>) {
+    /// As [`Self::send`], with descriptors.
+    pub(super) fn send_with(&mut self, event: &Event, fds: Vec<OwnedFd>) {
         if self.gone {
             return;
         }
-        self.outbox.push_back((event.encode(), fd));
+        self.outbox.push_back((event.encode(), fds));
         self.flush();
     }
 
@@ -191,8 +195,8 @@ impl Connection {
 
     /// Sends what waits. Returns whether nothing does any more.
     pub(super) fn flush(&mut self) -> bool {
-        while let Some((message, fd)) = self.outbox.front() {
-            let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+        while let Some((message, fds)) = self.outbox.front() {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
             let result = socket::send(self.socket.as_fd(), message, &fds);
             match self.sent(result) {
                 Sent::Yes => drop(self.outbox.pop_front()),

@@ -28,6 +28,8 @@ pub(super) enum Due {
     Pause,
     /// What has not left by now keeps others from having the sandbox for themselves.
     Claim,
+    /// What leaves the sandbox is refused again, after there were too many descriptors.
+    Network,
 }
 
 /// The deadlines of one sandbox.

@@ -11,10 +11,12 @@ mod child;
 mod claim;
 mod connection;
 mod deadlines;
+mod dns;
 mod group;
 mod launch;
 mod lifecycle;
 mod lookup;
+mod network;
 mod oom;
 mod pause;
 mod process;
@@ -38,6 +40,7 @@ use crate::sys::program::exit;
 use crate::view::{Machine, View};
 use agent::Agent;
 pub(crate) use group::COMMANDS;
+pub(crate) use network::Caught;
 
 /// What a sandbox is given when it is made.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(crate) struct Config {
     pub oom_counter: Option<OwnedFd>,
     /// What is to be shown to programs once it is known what they may use.
     pub view: Option<(View, Rc<Machine>)>,
+    /// Where what leaves the sandbox arrives, if it is caught.
+    pub network: Option<Caught>,
     /// Environment that every command starts from.
     pub env: Vec<(Blob, Blob)>,
     /// Milliseconds until the sandbox ends; 0 is never.

@@ -139,8 +139,9 @@ impl Agent {
         if !self.rest.is_awake() {
             return;
         }
-        let follows = self.connections.values().any(|c| c.attachment.is_some());
-        if follows || !self.workers.is_empty() || !self.watchers.is_empty() {
+        let mut connections = self.connections.values();
+        let is_used = connections.any(|c| c.attachment.is_some() || c.reaches_ports);
+        if is_used || !self.workers.is_empty() || !self.watchers.is_empty() {
             self.rest.touch();
         }
         let idle = Duration::from_millis(self.rest.idle_ms);

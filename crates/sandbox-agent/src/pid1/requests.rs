@@ -82,6 +82,9 @@ impl Agent {
         let Some(connection) = self.remove_connection(id) else {
             return;
         };
+        if connection.reaches_ports {
+            self.rest.touch();
+        }
         let Some(attachment) = connection.attachment else {
             return;
         };
@@ -126,6 +129,14 @@ impl Agent {
                 Err(refusal) => Err(refusal),
             },
             Request::Attach { process, from } => match self.attach(id, process, &from) {
+                Ok(()) => return,
+                Err(refusal) => Err(refusal),
+            },
+            Request::Network {} => match self.serve_network(id) {
+                Ok(()) => return,
+                Err(refusal) => Err(refusal),
+            },
+            Request::Connect { port, v6 } => match self.connect(id, port, v6) {
                 Ok(()) => return,
                 Err(refusal) => Err(refusal),
             },

@@ -15,6 +15,10 @@ pub(super) enum Token {
     Sudo,
     /// Whether the commands have stopped.
     Frozen,
+    /// The socket that connections arrive at which leave the sandbox.
+    Tcp,
+    /// The one for questions for names.
+    Dns,
     /// A connection.
     Connection(u64),
     /// The socket by which a new process says why it did not start.
@@ -41,7 +45,9 @@ impl Token {
             Self::Stdin(number) => (6, number),
             Self::Sudo => (7, 0),
             Self::Frozen => (8, 0),
-            Self::Output(number, index) => (9 + u64::from(index), number),
+            Self::Tcp => (9, 0),
+            Self::Dns => (10, 0),
+            Self::Output(number, index) => (11 + u64::from(index), number),
         };
         kind << KIND | number
     }
@@ -59,7 +65,9 @@ impl Token {
             6 => Self::Stdin(number),
             7 => Self::Sudo,
             8 => Self::Frozen,
-            kind => Self::Output(number, u8::try_from(kind - 9).unwrap_or(u8::MAX)),
+            9 => Self::Tcp,
+            10 => Self::Dns,
+            kind => Self::Output(number, u8::try_from(kind - 11).unwrap_or(u8::MAX)),
         }
     }
 }
@@ -78,6 +86,8 @@ mod tests {
             Token::Lifeline,
             Token::Sudo,
             Token::Frozen,
+            Token::Tcp,
+            Token::Dns,
             Token::Connection(number),
             Token::Status(number),
             Token::Stdin(0),

@@ -126,7 +126,7 @@ wire_enum! {
         /// Ends the sandbox. The connection closes when it is gone.
         11 => Shutdown {},
         /// The sandbox, in which nothing was done yet and which is under its limits, gets ready for a first command, and
-        /// answers nothing but [`Request::Info`], [`Request::Begin`] and [`Request::Shutdown`] until it has begun.
+        /// answers nothing but [`Request::Info`], [`Request::Network`], [`Request::Begin`] and [`Request::Shutdown`] until it has begun.
         /// Answered by [`Event::Done`].
         12 => Wait {},
         /// A sandbox that waits begins: with this environment for every command, milliseconds until it ends itself
@@ -160,6 +160,15 @@ wire_enum! {
         /// closes nothing is served on others then. File workers without a request, and what is ready for the next
         /// command, are sent away for it. Answered by [`Event::Done`], or by [`Event::Failed`] with [`Failure::State`].
         21 => Claim {},
+        /// What leaves the sandbox belongs to this connection until it closes. Answered by [`Event::Network`], or by
+        /// [`Event::Failed`] with [`Failure::Unsupported`] if it is not caught, and with [`Failure::Busy`] if it is another
+        /// connection's. While it is nobody's, each connection that leaves is reset and each question for a name fails.
+        22 => Network {},
+        /// A socket that is being connected to a port of the loopback address inside, of IPv6 or of IPv4. Answered by
+        /// [`Event::Connecting`], or by [`Event::Failed`] with [`Failure::NotFound`] if nobody listens there,
+        /// [`Failure::State`] if the sandbox is paused. As long as
+        /// this connection is open the sandbox is not idle.
+        23 => Connect { port: u16, v6: bool },
     }
 }
 
@@ -215,6 +224,10 @@ wire_enum! {
         4 => State {},
         /// Anything else.
         5 => Internal {},
+        /// The sandbox was made without it.
+        6 => Unsupported {},
+        /// It is another connection's.
+        7 => Busy {},
     }
 }
 
@@ -245,5 +258,11 @@ wire_enum! {
         10 => Shared {},
         /// Output that lies in the shared memory; `at` is the cursor of the first byte.
         11 => Kept { stream: u8, at: u64, len: u32 },
+        /// Answer to [`Request::Network`], with two descriptors. The first one accepts connections, whose own address is
+        /// the one that was meant; the second one receives questions for names (with `IPV6_PKTINFO`, without IPv6
+        /// `IP_PKTINFO`), and must answer from the address that was asked. Without `ipv6` both are of IPv4 alone.
+        12 => Network { ipv6: bool },
+        /// Answer to [`Request::Connect`], with a descriptor: it is writable as soon as it is connected, or that has failed.
+        13 => Connecting {},
     }
 }

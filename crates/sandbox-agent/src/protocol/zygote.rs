@@ -135,6 +135,9 @@ wire_struct! {
         pub process_cgroup: bool,
         /// A file that counts OOM kills comes along: `memory.events` (v2) or `memory.oom_control` (v1).
         pub oom_counter: bool,
+        /// What leaves the sandbox is caught, for who asks with [`super::agent::Request::Network`]. Without it there is no
+        /// way out at all.
+        pub captured: bool,
         /// Walls to leave out, of [`super::zygote::weaken`]. Refused unless built with the `weaken` feature.
         pub weaken: u32,
     }

@@ -46,6 +46,12 @@ pub(crate) fn unshare_mounts() -> io::Result<()> {
     )
 }
 
+/// Gives this thread a network of its own, which ends with it.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: takes a number; affects only this thread.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
 /// Mounts a tmpfs on `target`.
 pub(crate) fn mount_tmpfs(target: &Path, options: &str) -> io::Result<()> {
     mount(c"none", target, c"tmpfs", 0, options)

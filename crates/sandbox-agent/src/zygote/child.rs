@@ -14,7 +14,7 @@ use super::failure::{During as _, Failure};
 use super::request::Descriptors;
 use super::root::NewRoot;
 use super::stage::Stage;
-use crate::pid1;
+use crate::pid1::{self, Caught};
 use crate::sys::{inherit, program, socket};
 use crate::view::{Machine, Processors, View};
 
@@ -33,8 +33,8 @@ pub(crate) fn run(
     machine: Rc<Machine>,
     zygote: OwnedFd,
 ) -> ! {
-    let view = match set_up(&request, &descriptors, stage, &zygote) {
-        Ok(view) => view,
+    let (network, view) = match set_up(&request, &descriptors, stage, &zygote) {
+        Ok(done) => done,
         Err(failure) => {
             let _ = socket::send(zygote.as_fd(), &failure.into_reply().encode(), &[]);
             program::exit(1);
@@ -50,6 +50,7 @@ pub(crate) fn run(
         lock: descriptors.lock,
         cgroup: descriptors.cgroup,
         oom_counter: descriptors.oom_counter,
+        network,
         view: view.map(|view| (view, machine)),
         env: request.env,
         lifetime_ms: request.lifetime_ms,
@@ -75,12 +76,12 @@ fn set_up(
     descriptors: &Descriptors,
     stage: &Stage,
     zygote: &OwnedFd,
-) -> Result<Option<View>, Failure> {
+) -> Result<(Option<Caught>, Option<View>), Failure> {
     leave_zygote(descriptors, zygote)?;
     // Comes when the ids are mapped.
     let devices = receive_mount(zygote)?;
     confine::become_root(request)?;
-    confine::leave_host_namespaces(request)?;
+    let network = confine::leave_host_namespaces(request)?;
     let cover = receive_mount(zygote)?;
     // While the zygote makes the overlays.
     let (root, view) = NewRoot::assemble(request, &devices, &cover, stage.is_root())?;
@@ -100,7 +101,7 @@ fn set_up(
             .during("take the sandbox's processors")?;
     }
     confine::give_up_rights(request)?;
-    Ok(view)
+    Ok((network, view))
 }
 
 /// Lets go of all that a copy of the zygote holds but a sandbox must not.

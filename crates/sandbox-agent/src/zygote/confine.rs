@@ -7,6 +7,8 @@ use std::os::fd::AsFd as _;
 use sandbox_agent::protocol::zygote::{Create, weaken};
 
 use super::failure::{During as _, Failure};
+use super::network;
+use crate::pid1::Caught;
 use crate::sys::{credential, inherit, namespace, program};
 
 /// What root of a sandbox may do: chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service,
@@ -33,7 +35,7 @@ pub(crate) fn become_root(request: &Create) -> Result<(), Failure> {
 }
 
 /// Makes the namespaces that are still the host's, without those that a test leaves out, and furnishes them.
-pub(crate) fn leave_host_namespaces(request: &Create) -> Result<(), Failure> {
+pub(crate) fn leave_host_namespaces(request: &Create) -> Result<Option<Caught>, Failure> {
     let kept = |wall: u32| request.weaken & wall == 0;
     let mut flags = libc::CLONE_NEWCGROUP;
     for (flag, wall) in [
@@ -52,7 +54,7 @@ pub(crate) fn leave_host_namespaces(request: &Create) -> Result<(), Failure> {
     if kept(weaken::NETWORK) {
         namespace::bring_loopback_up().during("bring the loopback interface up")?;
     }
-    Ok(())
+    request.captured.then(network::catch).transpose()
 }
 
 /// Forbids namespaces of any kind inside this user namespace. `proc_fs` is where its `/proc` is.

@@ -29,6 +29,11 @@ impl Failure {
         }
     }
 
+    /// The system's error; 0 if no system call failed.
+    pub(crate) fn errno(&self) -> i32 {
+        self.errno
+    }
+
     /// The answer that tells of it.
     pub(crate) fn into_reply(self) -> Reply {
         Reply::Failed {

@@ -13,6 +13,7 @@ mod devices;
 mod failure;
 mod give;
 mod mounts;
+mod network;
 mod overlay;
 mod owners;
 mod request;

@@ -88,6 +88,9 @@ pub(crate) fn check(request: &Create, rights: &Rights) -> Result<(), Failure> {
     if request.weaken != 0 && !cfg!(feature = "weaken") {
         return Err(Failure::invalid("weaken"));
     }
+    if request.captured && request.weaken & weaken::NETWORK != 0 {
+        return Err(Failure::invalid("catch what leaves the host's network"));
+    }
     check_name(&request.name)?;
     let storage_base = match *rights {
         Rights::Root { storage_base } => Some(storage_base),

@@ -16,6 +16,7 @@ mod end;
 )]
 mod harness;
 mod limits;
+mod network;
 mod output;
 mod pause;
 mod peers;

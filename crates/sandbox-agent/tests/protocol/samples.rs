@@ -110,6 +110,7 @@ fn create() -> Create {
         seccomp: Blob(vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f]),
         process_cgroup: true,
         oom_counter: false,
+        captured: true,
         weaken: 0,
     }
 }
@@ -219,6 +220,11 @@ fn requests() -> Vec<Request> {
         },
         Request::Share {},
         Request::Taken { at: 5 },
+        Request::Network {},
+        Request::Connect {
+            port: 8000,
+            v6: true,
+        },
     ]
 }
 
@@ -249,6 +255,8 @@ fn events() -> Vec<Event> {
         Failure::Exhausted {},
         Failure::State {},
         Failure::Internal {},
+        Failure::Unsupported {},
+        Failure::Busy {},
     ];
     let failed = |failure| Event::Failed {
         failure,
@@ -258,6 +266,7 @@ fn events() -> Vec<Event> {
     events.extend([Some(3), None].map(|processes| Event::Usage { processes }));
     let (stream, at, len) = (2, 5, 70_000);
     events.extend([Event::Shared {}, Event::Kept { stream, at, len }]);
+    events.extend([Event::Network { ipv6: true }, Event::Connecting {}]);
     let exited = |exit: &Exit| Event::Exited {
         exit: exit.clone(),
         at: 5,

@@ -104,6 +104,8 @@ fn request() -> impl Strategy<Value = Request> {
         any::<(bool, u64)>().prop_map(|(pauses, idle_ms)| Request::SetExpiry { pauses, idle_ms }),
         Just(Request::Share {}),
         any::<u64>().prop_map(|at| Request::Taken { at }),
+        Just(Request::Network {}),
+        any::<(u16, bool)>().prop_map(|(port, v6)| Request::Connect { port, v6 }),
     ]
 }
 
@@ -124,6 +126,8 @@ fn failure() -> impl Strategy<Value = Failure> {
         Failure::Exhausted {},
         Failure::State {},
         Failure::Internal {},
+        Failure::Unsupported {},
+        Failure::Busy {},
     ])
 }
 
@@ -175,6 +179,8 @@ fn event() -> impl Strategy<Value = Event> {
         (failure(), text()).prop_map(|(failure, message)| Event::Failed { failure, message }),
         option::of(any::<u64>()).prop_map(|processes| Event::Usage { processes }),
         Just(Event::Shared {}),
+        any::<bool>().prop_map(|ipv6| Event::Network { ipv6 }),
+        Just(Event::Connecting {}),
         any::<(u8, u64, u32)>().prop_map(|(stream, at, len)| Event::Kept { stream, at, len }),
     ]
 }
@@ -326,6 +332,7 @@ fn create() -> impl Strategy<Value = Create> {
             seccomp,
             process_cgroup: flags[1],
             oom_counter: flags[2],
+            captured: flags[2],
             weaken: small[2],
         },
     )

@@ -148,6 +148,7 @@ impl Zygote {
             seccomp: Blob(vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f]),
             process_cgroup: false,
             oom_counter: false,
+            captured: false,
             weaken: 0,
         }
     }

@@ -90,6 +90,8 @@ pub(crate) struct Request {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) volumes: Vec<Volume>,
+    /// What leaves it is caught, for somebody to serve it; without that there is no way out.
+    pub(crate) captured: bool,
     /// It is made before it is known for whom, and for what else than the template.
     pub(crate) pooled: bool,
 }
@@ -154,6 +156,7 @@ impl Request {
             env: options.env.unwrap_or_default(),
             metadata: options.metadata.unwrap_or_default(),
             volumes,
+            captured: false,
             pooled: false,
         })
     }
@@ -172,6 +175,7 @@ impl Request {
             env: BTreeMap::new(),
             metadata: BTreeMap::new(),
             volumes: Vec::new(),
+            captured: false,
             pooled: true,
         }
     }
@@ -323,6 +327,7 @@ fn make_in(
     locked: &Locked,
 ) -> Result<(Ownership, OwnedFd, OwnedFd)> {
     let (ownership, lifetime) = (request.ownership, request.lifetime);
+    let captured = request.captured;
     let env = request.variables(&template.env);
     let volumes = std::mem::take(&mut request.volumes);
     let record = step!(
@@ -353,6 +358,7 @@ fn make_in(
         seccomp: Blob(seccomp::filter(volumes::set_id(&volumes)).to_vec()),
         process_cgroup: group.is_some(),
         oom_counter: oom_counter.is_some(),
+        captured,
         weaken: site.weaken,
     };
     let fds = [&prepared.listener, &lifeline_read].map(AsFd::as_fd);

@@ -11,6 +11,11 @@ mod host;
 mod hostile;
 mod init;
 mod made;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "nothing offers a network yet")
+)]
+mod network;
 mod pool;
 mod process;
 mod provider;

@@ -226,7 +226,8 @@ pub(crate) fn unexpected(event: Event) -> Error {
         Failure::Invalid {} => ErrorKind::InvalidArgument,
         Failure::Denied {} => ErrorKind::PermissionDenied,
         Failure::Exhausted {} => ErrorKind::QuotaExceeded,
-        Failure::State {} => ErrorKind::InvalidState,
+        Failure::State {} | Failure::Busy {} => ErrorKind::InvalidState,
+        Failure::Unsupported {} => ErrorKind::Unsupported,
         Failure::Internal {} => ErrorKind::Internal,
     };
     Error::new(kind, message).with_provider(NAME)

@@ -102,13 +102,21 @@ pub(crate) fn ask<A: Wire>(
     request: &impl Wire,
     within: Duration,
 ) -> io::Result<A> {
+    ask_with_fds(socket, request, within).map(|(answer, _)| answer)
+}
+
+/// As [`ask`], with the descriptors beside the answer.
+pub(crate) fn ask_with_fds<A: Wire>(
+    socket: BorrowedFd<'_>,
+    request: &impl Wire,
+    within: Duration,
+) -> io::Result<(A, Vec<OwnedFd>)> {
     send(socket, request, &[])?;
     if !wait(socket, within) {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let received = receive(socket, &mut vec![0; MAX_PACKET])?;
-    let (answer, _) = received.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok(answer)
+    received.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -330,6 +330,7 @@ mod tests {
             seccomp: Blob(Vec::new()),
             process_cgroup: false,
             oom_counter: false,
+            captured: false,
             weaken: 0,
         }
     }
