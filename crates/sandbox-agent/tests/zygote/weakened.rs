@@ -40,6 +40,15 @@ fn namespaces_are_the_host_s() {
 }
 
 #[test]
+fn what_leaves_the_host_s_network_is_never_caught() {
+    let zygote = Zygote::start();
+    let mut request = zygote.request(1);
+    (request.captured, request.weaken) = (true, weaken::NETWORK);
+    let step = "catch what leaves the host's network".to_owned();
+    assert_eq!(zygote.create(&request).err(), Some((step, 0)));
+}
+
+#[test]
 fn rights_are_kept() {
     let zygote = Zygote::start();
     assert_eq!(

@@ -109,12 +109,39 @@ pub(crate) fn examine(shared: &Shared) -> Diagnosis {
             "made from this machine's own programs",
             template.err(),
         );
-        let options = CreateOptions::new().limits(Limits::new());
-        let made = create::Request::check(shared, options)
-            .and_then(|request| create::make(&shared.site, request));
-        tried("a sandbox", "made and ended", made.err());
+        let make = |captured| {
+            let options = CreateOptions::new().limits(Limits::new());
+            let mut request = create::Request::check(shared, options)?;
+            request.captured = captured;
+            create::make(&shared.site, request).map(drop)
+        };
+        let made = make(false).err();
+        let is_made = made.is_none();
+        tried("a sandbox", "made and ended", made);
+        if is_made {
+            checks.push(network(make(true).err()));
+        }
     }
     Diagnosis { checks }
+}
+
+/// Whether sandboxes can have a network, after one with it was tried.
+fn network(error: Option<Error>) -> Check {
+    let name = "a network";
+    let Some(error) = error else {
+        return Check {
+            name,
+            verdict: Verdict::Ok,
+            detail: "what leaves a sandbox can be caught".to_owned(),
+            fix: None,
+        };
+    };
+    Check {
+        name,
+        verdict: Verdict::Warn,
+        detail: format!("sandboxes have no network: {error}"),
+        fix: Some("as root, run: modprobe -a nf_tables nft_tproxy".into()),
+    }
 }
 
 /// How a step came out that was tried.

@@ -5,6 +5,7 @@
 //! That of an ordinary user with subordinate ids is also asked for work on files that belong to these.
 
 use super::{
+    network,
     ranges::STORAGE_BASE,
     socket,
     subordinate::{self, Subordinate},
@@ -129,6 +130,7 @@ impl Zygote {
             ((Reply::Created { pid }, Some(pidfd)), _) => Ok(Created { pid, pidfd }),
             ((Reply::Failed { step, errno }, _), Request::Create { create }) => {
                 Err(volumes::not_mounted(&create.volumes, &step, errno)
+                    .or_else(|| network::not_caught(&step, errno))
                     .unwrap_or_else(|| failed(&step, errno)))
             }
             _ => Err(misfit()),

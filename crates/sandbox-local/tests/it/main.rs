@@ -18,6 +18,7 @@ mod imports;
 mod leftovers;
 mod life;
 mod limits;
+mod network;
 mod odd_imports;
 #[path = "../ordinary/mod.rs"]
 mod ordinary;

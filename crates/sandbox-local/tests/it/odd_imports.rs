@@ -103,6 +103,24 @@ async fn what_is_said_of_all_entries_holds_unless_one_says_otherwise() {
 }
 
 #[tokio::test]
+async fn the_server_for_names_is_never_that_of_the_tree() {
+    let make: [fn(PathBuf); 4] = [
+        |_| (),
+        |path| fs::write(path, "nameserver 127.0.0.53\n").unwrap(),
+        |path| symlink("../run/systemd/resolve/stub-resolv.conf", path).unwrap(),
+        |path| fs::create_dir(path).unwrap(),
+    ];
+    for make in make {
+        let place = Place::new();
+        fs::create_dir_all(place.path("tree/etc")).unwrap();
+        make(place.path("tree/etc/resolv.conf"));
+        let template = place.import_path("tree").await.unwrap();
+        let server = place.print(&template, "cat /etc/resolv.conf").await;
+        assert_eq!(server, "nameserver 192.0.0.1\n");
+    }
+}
+
+#[tokio::test]
 async fn directories_of_programs_may_be_one() {
     let links = [
         ("usr/bin", "usr/local/bin", "../bin"),

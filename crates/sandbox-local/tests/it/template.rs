@@ -19,6 +19,10 @@ async fn the_hosts_programs_run_on_a_root_of_their_own() {
     );
     assert_eq!(sh(&sandbox, "ls /home").await, "user\n");
     assert_eq!(sh(&sandbox, "ls -A /usr/local/bin").await, "sudo\n");
+    assert_eq!(
+        sh(&sandbox, "cat /etc/resolv.conf").await,
+        "nameserver 192.0.0.1\n"
+    );
     let hosts = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_ne!(sh(&sandbox, "hostname").await, hosts);
 }

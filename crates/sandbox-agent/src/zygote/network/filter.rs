@@ -7,8 +7,7 @@ use super::message::{Attributes, Messages};
 use super::{Family, OWN_V4, OWN_V6, TCP_PORT};
 
 const NAME: &str = "sandbox";
-pub(super) const STEP: &str = "catch the sandbox's connections, for which the kernel needs nf_tables and nft_tproxy \
-                               (`modprobe nft_tproxy`)";
+pub(super) const STEP: &str = "catch the sandbox's connections";
 
 // Of linux/netfilter/nfnetlink.h and nf_tables.h. The first three are kinds of messages.
 const NEW_TABLE: u16 = kind(libc::NFT_MSG_NEWTABLE);

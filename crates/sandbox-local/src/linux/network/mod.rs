@@ -4,11 +4,13 @@
 //! checked here, since a PID 1 may have been taken over.
 
 mod connect;
+mod lack;
 mod take;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use connect::Ports;
+pub(crate) use lack::not_caught;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{io, os::fd::OwnedFd};

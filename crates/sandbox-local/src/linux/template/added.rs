@@ -35,7 +35,7 @@ use std::{
 };
 
 /// Raised when what is made here changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Longest account file that is read, in bytes.
 const LONGEST: u64 = 1024 * 1024;
 
@@ -58,8 +58,14 @@ const MOUNTED: usize = 4;
 const FILES: &[(&str, &str)] = &[
     ("etc/hostname", "sandbox\n"),
     ("etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
-    ("etc/resolv.conf", "# This sandbox has no network.\n"),
 ];
+
+/// Where programs look for the server to ask for names.
+pub(super) const RESOLVER: &str = "etc/resolv.conf";
+
+/// A server that is nobody's on the internet (RFC 7335). A sandbox with a network answers for all there are; in another
+/// one there is no way to any, so that a question fails at once.
+pub(super) const NAME_SERVER: &str = "nameserver 192.0.0.1\n";
 
 /// The layer on top of the template in `directory`, made if this version has not made it yet.
 pub(super) fn make(directory: &Path, manifest: &Manifest) -> Result<Layer> {
@@ -177,6 +183,8 @@ impl Addition {
                 self.write(path, text.as_bytes(), 0o644)?;
             }
         }
+        // Whatever server the tree was made with, it cannot be reached; and the loopback address cannot be asked by TCP.
+        self.write(RESOLVER, NAME_SERVER.as_bytes(), 0o644)?;
         if self.is_missing("etc/mtab")? {
             let place = self.place("etc/mtab")?;
             symlink("/proc/self/mounts", &place)?;

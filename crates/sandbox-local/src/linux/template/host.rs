@@ -4,7 +4,7 @@
 //! (`/etc`, `/home`, `/var`) is made here, with what programs need and nothing that tells of this machine's users.
 
 use super::{
-    Layer, Template, Tree, accounts, can_give_files, copy,
+    Layer, Template, Tree, accounts, added, can_give_files, copy,
     outdated::{self, InUse},
     owners, secrets,
 };
@@ -40,7 +40,7 @@ const NEW: &str = ".new";
 const LOCK: &str = ".lock";
 
 /// Raised when what is generated here changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Host paths that are copied, if they exist and are readable for everyone. Debian and its relatives first; the names of
 /// other systems do no harm where they are missing.
@@ -257,7 +257,7 @@ fn make_root(root: &Path) -> io::Result<()> {
     let owned = accounts::write(root)?;
     write(root, "etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
     write(root, "etc/hostname", "sandbox\n")?;
-    write(root, "etc/resolv.conf", "")?;
+    write(root, added::RESOLVER, added::NAME_SERVER)?;
     write(root, "etc/machine-id", "")?;
     write(root, "etc/fstab", "")?;
     symlink("/proc/self/mounts", root.join("etc/mtab"))?;
