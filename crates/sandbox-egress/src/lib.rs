@@ -4,8 +4,12 @@ mod floor;
 mod name;
 mod policy;
 mod ranges;
+#[cfg(target_os = "linux")]
+mod relay;
 
 pub use floor::Floor;
 pub use name::Name;
 pub use policy::{Policy, Reason, Said, Target, Verdict};
 pub use ranges::Class;
+#[cfg(target_os = "linux")]
+pub use relay::{Counters, Limits, Relay, RelayOptions, Served, Sink};

@@ -1,0 +1,49 @@
+//! Queries by TCP: each has its length before it.
+
+use super::{
+    dns::{self, Carrier},
+    sandbox::Sandbox,
+};
+use std::{io, net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long a query may take to come, and its answer to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Answers queries one after the other until the program has no more.
+pub(super) async fn serve(
+    sandbox: &Sandbox,
+    mut stream: TcpStream,
+    to: SocketAddr,
+) -> io::Result<()> {
+    let Some((number, _)) = sandbox.open(to) else {
+        sandbox.too_many(to);
+        return stream.set_zero_linger();
+    };
+    let served = queries(sandbox, &mut stream).await;
+    sandbox.close(number);
+    served
+}
+
+async fn queries(sandbox: &Sandbox, stream: &mut TcpStream) -> io::Result<()> {
+    loop {
+        let query = timeout(PATIENCE, query(stream)).await??;
+        let Some(answer) = dns::answer(sandbox, &query, Carrier::Tcp).await else {
+            return stream.set_zero_linger();
+        };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        let framed = [&length.to_be_bytes(), answer.as_slice()].concat();
+        timeout(PATIENCE, stream.write_all(&framed)).await??;
+    }
+}
+
+async fn query(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut query = vec![0; length.into()];
+    stream.read_exact(&mut query).await?;
+    Ok(query)
+}
