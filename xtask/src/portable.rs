@@ -5,11 +5,12 @@ use anyhow::Result;
 use crate::{context::Context, report::Outcome};
 
 /// What a program on any system may use. `sandbox-local` answers `Unsupported` there.
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 6] = [
     "sandbox-core",
     "sandbox-egress",
     "sandbox-layers",
     "sandbox-local",
+    "sandbox-proxy",
     "sandbox",
 ];
 

@@ -16,6 +16,9 @@ pub use sandbox_layers as layers;
 /// Sandboxes on this machine.
 #[cfg(feature = "local")]
 pub use sandbox_local as local;
+/// Servers in sandboxes: by name over HTTP, by a port of this machine, and as soon as they are ready.
+#[cfg(feature = "proxy")]
+pub use sandbox_proxy as proxy;
 
 /// What a program that uses sandboxes needs in scope.
 pub mod prelude {

@@ -1,0 +1,78 @@
+//! One port of a sandbox as a port of this machine: bytes, whatever they say.
+
+use crate::{
+    activity::Activity,
+    serving::{Place, Serving},
+};
+use sandbox_core::{PortStream, Sandbox, SandboxExt};
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
+    net::{TcpListener, TcpStream},
+};
+
+/// Most connections at a time.
+const MOST: u32 = 512;
+
+/// How long a connection may stand without a byte.
+pub(crate) const IDLE: Duration = Duration::from_secs(60 * 60);
+
+/// How long a connection inside may take to stand.
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
+
+/// Bytes on their way in each direction.
+const BUFFER: usize = 64 * 1024;
+
+/// Forwards each connection that `listener` accepts to `port` of `sandbox`.
+///
+/// # Behavior
+/// - Bytes pass unchanged, both ways at a time. Who does not read makes the other side wait, and the end of one direction
+///   is passed on while the other one goes on.
+/// - If nobody listens inside, or the sandbox is paused or gone, the connection is reset.
+/// - 512 connections stand at a time, more wait. One without a byte in either direction for an hour is closed.
+///
+/// # Errors
+/// If the listener has no address.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn forward(listener: TcpListener, sandbox: Arc<dyn Sandbox>, port: u16) -> io::Result<Serving> {
+    Serving::start(listener, MOST, move |stream, _, place| {
+        one(stream, Arc::clone(&sandbox), port, place)
+    })
+}
+
+async fn one(stream: TcpStream, sandbox: Arc<dyn Sandbox>, port: u16, place: Place) {
+    let Ok(inside) = connect(&*sandbox, port).await else {
+        // Who has connected sees that it was refused, and not an end without a byte.
+        let _best_effort = stream.set_zero_linger();
+        return;
+    };
+    tunnel(stream, inside, place).await;
+}
+
+/// Connects within bounds.
+pub(crate) async fn connect(sandbox: &dyn Sandbox, port: u16) -> sandbox_core::Result<PortStream> {
+    let connect = sandbox.require_ports()?.connect(port);
+    let late = |_| {
+        let kind = sandbox_core::ErrorKind::Timeout;
+        sandbox_core::Error::new(kind, "the server did not take the connection in time")
+    };
+    tokio::time::timeout(CONNECT, connect).await.map_err(late)?
+}
+
+/// Passes bytes both ways until both have ended, one is broken, or none came for too long.
+pub(crate) async fn tunnel(
+    outside: impl AsyncRead + AsyncWrite + Unpin,
+    mut inside: impl AsyncRead + AsyncWrite + Unpin,
+    mut place: Place,
+) {
+    let activity = Activity::new();
+    let mut outside = activity.watch(outside);
+    tokio::select! {
+        // A broken connection ends both.
+        _ = copy_bidirectional_with_sizes(&mut outside, &mut inside, BUFFER, BUFFER) => {}
+        () = activity.idle(IDLE) => {}
+        () = place.ended() => {}
+    }
+}
