@@ -6,6 +6,7 @@ use super::{
     host::Host,
     init,
     made::{left_behind, still_there, wait},
+    network::LocalPorts,
     process,
     provider::{NAME, Shared, blocking},
     reap,
@@ -21,9 +22,9 @@ use sandbox_agent::protocol::{
 };
 use sandbox_core::{
     Attach, BoxStream, Capabilities, Command, Error, ErrorKind, FileEvent, Files, Lifecycle,
-    Metrics, Pause, Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result, Sandbox,
-    SandboxId, SandboxInfo, SandboxPath, SandboxState, SnapshotInfo, SnapshotOptions, Snapshots,
-    TemplateId, Usage, Watch, WatchOptions,
+    Metrics, Pause, Ports, Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result,
+    Sandbox, SandboxId, SandboxInfo, SandboxPath, SandboxState, SnapshotInfo, SnapshotOptions,
+    Snapshots, TemplateId, Usage, Watch, WatchOptions,
 };
 use std::{
     io,
@@ -56,6 +57,7 @@ pub(crate) struct LocalSandbox {
     pub(crate) link: Arc<Link>,
     shared: Arc<Shared>,
     files: LocalFiles,
+    ports: LocalPorts,
 }
 
 /// The way to a sandbox's PID 1.
@@ -75,6 +77,7 @@ pub(crate) fn capabilities(host: &Host) -> Capabilities {
     capabilities.pause = host.v2.is_some();
     capabilities.snapshots = snapshot::can_be_taken(host);
     capabilities.watch = true;
+    capabilities.ports = true;
     capabilities.metrics = true;
     capabilities.shell = true;
     capabilities.stdin = true;
@@ -242,10 +245,12 @@ impl LocalSandbox {
             record: record.map(OnceLock::from).unwrap_or_default(),
         });
         let files = LocalFiles::new(Arc::clone(&link));
+        let ports = LocalPorts::new(Arc::clone(&link));
         Self {
             link,
             shared,
             files,
+            ports,
         }
     }
 
@@ -414,6 +419,10 @@ impl Sandbox for LocalSandbox {
 
     fn watch(&self) -> Option<&dyn Watch> {
         Some(self)
+    }
+
+    fn ports(&self) -> Option<&dyn Ports> {
+        Some(&self.ports)
     }
 
     fn metrics(&self) -> Option<&dyn Metrics> {

@@ -21,9 +21,12 @@ pub(super) enum FdKind {
     Null,
     Zero,
     Path,
+    TcpListener,
+    TcpSocket,
+    UdpSocket,
 }
 
-const FDS: [FdKind; 11] = [
+const FDS: [FdKind; 14] = [
     FdKind::File,
     FdKind::ReadOnlyFile,
     FdKind::WriteOnlyFile,
@@ -35,6 +38,9 @@ const FDS: [FdKind; 11] = [
     FdKind::Null,
     FdKind::Zero,
     FdKind::Path,
+    FdKind::TcpListener,
+    FdKind::TcpSocket,
+    FdKind::UdpSocket,
 ];
 
 /// One packet, or a message too long for one.
@@ -219,6 +225,7 @@ fn event() -> impl Strategy<Value = Event> {
         (exit(), number()).prop_map(|(exit, at)| Event::Exited { exit, at }),
         vec(entry(), 0..4).prop_map(|processes| Event::Processes { processes }),
         Just(Event::Done {}),
+        Just(Event::Connecting {}),
         ".{0,20}".prop_map(failed),
     ]
 }

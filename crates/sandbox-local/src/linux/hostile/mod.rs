@@ -79,7 +79,7 @@ impl Planted {
 }
 
 /// Every call that talks to a PID 1; `kill` comes last.
-const CALLS: [&str; 21] = [
+const CALLS: [&str; 22] = [
     "info",
     "connect",
     "spawn",
@@ -88,6 +88,7 @@ const CALLS: [&str; 21] = [
     "attach",
     "processes",
     "set_lifetime",
+    "connect to a port",
     "read",
     "read a range",
     "write",
@@ -131,6 +132,7 @@ async fn call(planted: &Planted, name: &str) -> Result<()> {
             let lifecycle = sandbox.require_lifecycle()?;
             lifecycle.set_lifetime(Duration::from_secs(9)).await
         }
+        "connect to a port" => sandbox.require_ports()?.connect(80).await.map(drop),
         "list ids" => exhaust(provider.list(ListOptions::new())).await,
         "kill" => sandbox.kill().await.map(drop),
         _ => call_files(sandbox.files(), name).await,

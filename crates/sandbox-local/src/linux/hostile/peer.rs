@@ -5,13 +5,17 @@ use crate::linux::{record::Locked, socket};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{CWD, FileType, MemfdFlags, Mode, OFlags},
-    net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags},
+    net::{
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+        SocketFlags, SocketType,
+    },
 };
 use sandbox_agent::protocol::{MAX_PACKET, Wire, agent::Request};
 use std::{
     fs::File,
     io::{IoSlice, Write},
     mem::MaybeUninit,
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     thread::JoinHandle,
@@ -134,6 +138,9 @@ impl Descriptors {
             (FdKind::Null, open(Path::new("/dev/null"), write)),
             (FdKind::Zero, open(Path::new("/dev/zero"), write)),
             (FdKind::Path, open(&file, OFlags::PATH)),
+            (FdKind::TcpListener, internet(SocketType::STREAM, true)),
+            (FdKind::TcpSocket, internet(SocketType::STREAM, false)),
+            (FdKind::UdpSocket, internet(SocketType::DGRAM, false)),
         ];
         Self {
             kinds,
@@ -145,6 +152,16 @@ impl Descriptors {
         let found = self.kinds.iter().find(|(known, _)| *known == kind);
         found.unwrap().1.as_fd()
     }
+}
+
+/// An internet socket that nobody is connected to.
+fn internet(kind: SocketType, listens: bool) -> OwnedFd {
+    let socket = rustix::net::socket(AddressFamily::INET, kind, None).unwrap();
+    if listens {
+        rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        rustix::net::listen(&socket, 1).unwrap();
+    }
+    socket
 }
 
 /// The first of these that can be read or has ended; `None` if none is within some seconds.

@@ -5,87 +5,103 @@ use crate::linux::{
     sandbox::{Link, unexpected},
     socket::Connection,
 };
+use async_trait::async_trait;
 use rustix::net::SocketType;
 use sandbox_agent::protocol::agent::{Event, Failure, Request};
-use sandbox_core::{Error, ErrorKind, Result};
+use sandbox_core::{Error, ErrorKind, PortStream, Ports, Result};
 use std::{
-    io,
+    io::{self, IoSlice},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+    time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::Mutex,
+};
 
-/// The way to the ports of one sandbox. All connections share one to its PID 1, for which the sandbox is not idle as long
-/// as one of them is in use.
-#[derive(Debug, Default)]
-pub(crate) struct Ports {
-    /// Not there while somebody asks on it, so that an answer which nobody has waited for is never taken for another one.
+/// How long a server may take to have room for one more connection.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+
+/// The ports of one sandbox. All connections share one to its PID 1, for which the sandbox is not idle as long as one of
+/// them is in use.
+#[derive(Debug)]
+pub(crate) struct LocalPorts {
+    link: Arc<Link>,
+    /// Taken out while somebody asks on it, so that an answer which nobody has waited for is never taken for another one.
     control: Mutex<Weak<OwnedFd>>,
 }
 
-/// A connection to a port.
-#[derive(Debug)]
-pub(crate) struct Reached {
-    pub(crate) stream: TcpStream,
-    /// To be kept as long as the connection is in use.
-    pub(crate) held: Arc<OwnedFd>,
-}
+impl LocalPorts {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            control: Mutex::default(),
+        }
+    }
 
-impl Ports {
     /// Connects to whatever listens on `port` of a loopback address inside: that of IPv4 first.
-    ///
-    /// # Errors
-    /// `NotFound` if nothing does.
-    pub(crate) async fn connect(&self, link: &Link, port: u16) -> Result<Reached> {
+    async fn reach(&self, port: u16) -> Result<Reached> {
         for v6 in [false, true] {
-            if let Some(reached) = self.try_connect(link, port, v6).await? {
+            if let Some(reached) = self.try_reach(port, v6).await? {
                 return Ok(reached);
             }
         }
         let message = format!("nothing listens on port {port} in the sandbox");
-        Err(Error::new(ErrorKind::NotFound, message).with_context("id", link.id.as_str()))
+        Err(Error::new(ErrorKind::NotFound, message))
     }
 
-    async fn try_connect(&self, link: &Link, port: u16, v6: bool) -> Result<Option<Reached>> {
-        let held = self.take_control();
-        let held = match held {
-            Some(held) => held,
-            None => Arc::new(link.connect().await?),
-        };
-        let (event, fds) = ask(link, &held, &Request::Connect { port, v6 }).await?;
-        self.put_control(&held);
-        match event {
-            Event::Connecting {} => {
+    async fn try_reach(&self, port: u16, v6: bool) -> Result<Option<Reached>> {
+        let (answer, held) = self.ask(&Request::Connect { port, v6 }).await?;
+        match answer {
+            (Event::Connecting {}, fds) => {
                 let [socket] = checked(fds, [SocketType::STREAM])?;
                 let stream = await_connected(socket).await?;
-                Ok(stream.map(|stream| Reached { stream, held }))
+                Ok(stream.map(|stream| Reached {
+                    stream,
+                    _held: held,
+                }))
             }
-            Event::Failed {
-                failure: Failure::NotFound {},
-                ..
-            } => Ok(None),
-            other => Err(unexpected(other)),
+            (
+                Event::Failed {
+                    failure: Failure::NotFound {},
+                    ..
+                },
+                _,
+            ) => Ok(None),
+            (other, _) => Err(unexpected(other)),
         }
     }
 
-    fn take_control(&self) -> Option<Arc<OwnedFd>> {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *control).upgrade()
-    }
-
-    fn put_control(&self, held: &Arc<OwnedFd>) {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        *control = Arc::downgrade(held);
+    /// Asks on the one connection, which the answer belongs to.
+    async fn ask(&self, request: &Request) -> Result<((Event, Vec<OwnedFd>), Arc<OwnedFd>)> {
+        let mut control = self.control.lock().await;
+        let held = match std::mem::take(&mut *control).upgrade() {
+            Some(held) => held,
+            None => Arc::new(self.link.connect().await?),
+        };
+        // Others may use it in other runtimes.
+        let connection = held.try_clone().and_then(Connection::new);
+        let connection = connection.map_err(|error| self.link.failed(error))?;
+        let sent = connection.send(request).await;
+        sent.map_err(|error| self.link.failed(error))?;
+        let answer = self.link.receive_with_fds(&connection).await?;
+        *control = Arc::downgrade(&held);
+        Ok((answer, held))
     }
 }
 
-/// Asks on a connection that other runtimes may use as well.
-async fn ask(link: &Link, held: &OwnedFd, request: &Request) -> Result<(Event, Vec<OwnedFd>)> {
-    let connection = held.try_clone().and_then(Connection::new);
-    let connection = connection.map_err(|error| link.failed(error))?;
-    let sent = connection.send(request).await;
-    sent.map_err(|error| link.failed(error))?;
-    link.receive_with_fds(&connection).await
+#[async_trait]
+impl Ports for LocalPorts {
+    async fn connect(&self, port: u16) -> Result<PortStream> {
+        let reached = self.reach(port).await;
+        reached
+            .map(PortStream::new)
+            .map_err(|error| error.with_operation("ports.connect"))
+    }
 }
 
 /// Waits until a socket is connected; `None` if nobody listens.
@@ -98,11 +114,66 @@ async fn await_connected(socket: OwnedFd) -> Result<Option<TcpStream>> {
         }
     };
     let stream = TcpStream::from_std(socket.into()).map_err(|_| unfit())?;
-    if let Err(error) = stream.writable().await {
+    let is_connected = tokio::time::timeout(CONNECTED_WITHIN, stream.writable());
+    if let Err(error) = is_connected.await.unwrap_or_else(|late| Err(late.into())) {
         return failed(error);
     }
     match stream.take_error() {
         Ok(None) => Ok(Some(stream)),
         Ok(Some(error)) | Err(error) => failed(error),
+    }
+}
+
+/// A connection to a port, and what keeps the sandbox from being idle meanwhile.
+#[derive(Debug)]
+struct Reached {
+    stream: TcpStream,
+    _held: Arc<OwnedFd>,
+}
+
+impl Reached {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
+        Pin::new(&mut self.get_mut().stream)
+    }
+}
+
+impl AsyncRead for Reached {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream().poll_read(context, buffer)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl AsyncWrite for Reached {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }

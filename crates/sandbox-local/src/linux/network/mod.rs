@@ -9,7 +9,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use connect::Ports;
+pub(crate) use connect::LocalPorts;
 pub(crate) use lack::not_caught;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use sandbox_core::{Error, ErrorKind, Result};

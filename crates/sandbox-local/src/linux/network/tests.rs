@@ -155,10 +155,9 @@ async fn ports_are_reached_that_listen_on_a_loopback_address_only() {
     let state = State::new();
     for captured in [false, true] {
         let caught = state.sandbox(captured).await;
-        let ports = Ports::default();
-        let link = &caught.sandbox.link;
+        let ports = caught.sandbox.ports().unwrap();
         for address in ["127.0.0.1", "::1"] {
-            let nobody = ports.connect(link, 8000).await.unwrap_err();
+            let nobody = ports.connect(8000).await.unwrap_err();
             assert_eq!(nobody.kind(), ErrorKind::NotFound);
             let code = format!(
                 "server = socket.create_server(('{address}', 8000), family=family('{address}'))\n\
@@ -170,21 +169,17 @@ async fn ports_are_reached_that_listen_on_a_loopback_address_only() {
                 process.try_next().await.unwrap(),
                 Some(ProcessEvent::Stdout(_))
             ) {}
-            let (first, second) =
-                tokio::join!(ports.connect(link, 8000), ports.connect(link, 8000));
+            let (first, second) = tokio::join!(ports.connect(8000), ports.connect(8000));
             for mut reached in [first.unwrap(), second.unwrap()] {
                 let mut heard = String::new();
-                reached.stream.read_to_string(&mut heard).await.unwrap();
+                reached.read_to_string(&mut heard).await.unwrap();
                 assert_eq!(heard, "hello");
             }
-            let again = ports.connect(link, 8000).await.unwrap();
-            let once_more = ports.connect(link, 8000).await.unwrap();
-            assert!(Arc::ptr_eq(&again.held, &once_more.held));
             process.control().signal(Signal::KILL).await.unwrap();
             while process.try_next().await.unwrap().is_some() {}
         }
         drop(caught.made);
-        let gone = ports.connect(link, 8000).await.unwrap_err();
+        let gone = ports.connect(8000).await.unwrap_err();
         assert_eq!(gone.kind(), ErrorKind::SandboxNotFound);
     }
 }
@@ -193,8 +188,7 @@ async fn ports_are_reached_that_listen_on_a_loopback_address_only() {
 async fn a_connection_that_nobody_waited_for_spoils_none() {
     let state = State::new();
     let caught = state.sandbox(false).await;
-    let ports = Ports::default();
-    let link = &caught.sandbox.link;
+    let ports = caught.sandbox.ports().unwrap();
     let mut process = caught
         .start(
             "servers = [socket.create_server(('127.0.0.1', port)) for port in (8001, 8002)]\n\
@@ -206,14 +200,14 @@ async fn a_connection_that_nobody_waited_for_spoils_none() {
         process.try_next().await.unwrap(),
         Some(ProcessEvent::Stdout(_))
     ) {}
-    let _first = ports.connect(link, 8001).await.unwrap();
+    let _first = ports.connect(8001).await.unwrap();
     for _ in 0..50 {
         // As far as it comes without waiting.
-        let abandoned = ports.connect(link, 8001);
+        let abandoned = ports.connect(8001);
         assert!(futures_util::FutureExt::now_or_never(abandoned).is_none());
         let mut heard = String::new();
-        let mut reached = ports.connect(link, 8002).await.unwrap();
-        reached.stream.read_to_string(&mut heard).await.unwrap();
+        let mut reached = ports.connect(8002).await.unwrap();
+        reached.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "hello");
     }
 }
