@@ -24,14 +24,26 @@ pub(super) async fn serve(
         sandbox.too_many(to);
         return stream.set_zero_linger();
     };
-    let served = queries(sandbox, &mut stream).await;
-    sandbox.close(number);
-    served
+    let _counted = Counted { sandbox, number };
+    queries(sandbox, &mut stream).await
+}
+
+/// A connection that is counted until this is dropped.
+struct Counted<'a> {
+    sandbox: &'a Sandbox,
+    number: u64,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.sandbox.close(self.number);
+    }
 }
 
 async fn queries(sandbox: &Sandbox, stream: &mut TcpStream) -> io::Result<()> {
     loop {
         let query = timeout(PATIENCE, query(stream)).await??;
+        sandbox.query_turn().await;
         let Some(answer) = dns::answer(sandbox, &query, Carrier::Tcp).await else {
             return stream.set_zero_linger();
         };

@@ -1,6 +1,8 @@
 //! What the relay knows of one sandbox: its policy, what was resolved for it, and what it has open.
 
-use super::{Limits, Shared, Sink, given::Given, hint, pipes::Share, upstream::Upstream};
+use super::{
+    Limits, Shared, Sink, given::Given, hint, pace::Pace, pipes::Share, upstream::Upstream,
+};
 use crate::{Floor, Name, Policy, Said, Target, Verdict};
 use sandbox_core::{Existing, NetworkEvent, NetworkEventKind, Result};
 use std::{
@@ -64,6 +66,8 @@ pub(super) struct Sandbox {
     shared: Arc<Shared>,
     sink: Sink,
     pipes: Share,
+    /// Of queries, however they come.
+    pace: tokio::sync::Mutex<Pace>,
     judge: Mutex<Judge>,
     pub(super) traffic: Traffic,
     total: AtomicU64,
@@ -108,6 +112,7 @@ impl Sandbox {
         };
         Self {
             pipes: Share::new(Arc::clone(&shared.pipes)),
+            pace: Pace::new(shared.limits.queries_per_second).into(),
             shared,
             sink,
             judge: Mutex::new(judge),
@@ -128,6 +133,11 @@ impl Sandbox {
 
     pub(super) fn pipes(&self) -> &Share {
         &self.pipes
+    }
+
+    /// Waits until another query may be answered.
+    pub(super) async fn query_turn(&self) {
+        self.pace.lock().await.turn().await;
     }
 
     fn judge(&self) -> MutexGuard<'_, Judge> {

@@ -1,5 +1,6 @@
 //! The relay with real sockets, on loopback alone, which an operator would have opened for it.
 
+mod leaks;
 mod names;
 mod nameserver;
 mod requests;

@@ -2,7 +2,6 @@
 
 use super::{
     dns::{self, Carrier},
-    pace::Pace,
     sandbox::Sandbox,
 };
 use nix::{
@@ -44,12 +43,10 @@ enum To {
 /// Answers queries until it is dropped.
 pub(super) async fn serve(sandbox: Arc<Sandbox>, socket: UdpSocket) {
     let socket = Arc::new(socket);
-    let limits = sandbox.limits();
-    let turns = Arc::new(Semaphore::new(limits.queries));
-    let mut pace = Pace::new(limits.queries_per_second);
+    let turns = Arc::new(Semaphore::new(sandbox.limits().queries));
     let mut answers = JoinSet::new();
     loop {
-        pace.turn().await;
+        sandbox.query_turn().await;
         while answers.try_join_next().is_some() {}
         let query = match receive(&socket).await {
             Ok(Some(query)) => query,

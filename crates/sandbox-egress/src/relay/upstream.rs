@@ -11,8 +11,11 @@ use hickory_resolver::{
 };
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
+    fmt, fs,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    os::unix::fs::MetadataExt,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 use tokio::time::timeout;
 
@@ -22,10 +25,20 @@ const PATIENCE: Duration = Duration::from_millis(4500);
 /// Most addresses that are taken from one answer.
 const MOST: usize = 64;
 
+/// Where this host says whom it asks.
+const SYSTEM: &str = "/etc/resolv.conf";
+
 /// Who is asked.
-#[derive(Debug)]
-pub(super) struct Upstream {
-    /// There is none where this host has no resolver.
+pub(super) enum Upstream {
+    These(TokioResolver),
+    System(Mutex<System>),
+}
+
+/// Whom this host asks, as it was when its configuration was read last. It changes with the networks that it is in.
+#[derive(Default)]
+pub(super) struct System {
+    read: Option<(SystemTime, u64)>,
+    /// There is none where this host has none.
     resolver: Option<TokioResolver>,
 }
 
@@ -50,40 +63,40 @@ impl Upstream {
     /// # Errors
     /// `Unavailable` if the resolver cannot be built.
     pub(super) fn new(nameservers: Option<&[SocketAddr]>) -> Result<Self> {
-        let (config, options) = match nameservers {
-            Some(nameservers) => (these(nameservers), ResolverOpts::default()),
-            None => match system_conf::read_system_conf() {
-                Ok(found) => found,
-                Err(_) => return Ok(Self { resolver: None }),
-            },
+        let Some(nameservers) = nameservers else {
+            return Ok(Self::System(Mutex::default()));
         };
-        let provider = TokioRuntimeProvider::default();
-        let mut builder = TokioResolver::builder_with_config(config, provider);
-        *builder.options_mut() = options;
-        let options = builder.options_mut();
-        options.timeout = Duration::from_secs(2);
-        options.attempts = 2;
-        // What an administrator has written there is meant for this host.
-        options.use_hosts_file = ResolveHosts::Never;
-        options.positive_max_ttl = Some(Duration::from_secs(60 * 60));
-        options.negative_max_ttl = Some(Duration::from_secs(60));
-        options.max_active_requests = 1024;
-        let resolver = builder.build().map_err(|error| {
-            let message = "the resolver cannot be set up";
-            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        let resolver = resolver(these(nameservers), ResolverOpts::default());
+        let resolver = resolver.ok_or_else(|| {
+            let message = "nobody can be asked for names by these addresses";
+            Error::new(ErrorKind::Unavailable, message)
         })?;
-        Ok(Self {
-            resolver: Some(resolver),
-        })
+        Ok(Self::These(resolver))
+    }
+
+    /// Who is asked now.
+    fn resolver(&self) -> Option<TokioResolver> {
+        let system = match self {
+            Self::These(resolver) => return Some(resolver.clone()),
+            Self::System(system) => system,
+        };
+        let mut system = system.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = fs::metadata(SYSTEM).and_then(|file| Ok((file.modified()?, file.ino())));
+        let read = read.ok();
+        if read.is_none() || read != system.read {
+            let found = system_conf::read_system_conf().ok();
+            system.resolver = found.and_then(|(config, options)| resolver(config, options));
+            system.read = read;
+        }
+        system.resolver.clone()
     }
 
     /// The addresses of a name, whatever other names lead to them; of IPv6 only those that this host could reach.
     pub(super) async fn addresses(&self, name: &Name, family: Family) -> Found {
-        let (Some(resolver), Ok(asked)) = (&self.resolver, DnsName::from_ascii(name.as_str()))
-        else {
+        let asked = DnsName::from_ascii(name.as_str());
+        let (Some(resolver), Ok(mut asked)) = (self.resolver(), asked) else {
             return Found::NoAnswer;
         };
-        let mut asked = asked;
         // Nothing is added to it then.
         asked.set_fqdn(true);
         let kind = match family {
@@ -111,6 +124,26 @@ impl Upstream {
     }
 }
 
+fn resolver(config: ResolverConfig, mut options: ResolverOpts) -> Option<TokioResolver> {
+    options.timeout = Duration::from_secs(2);
+    options.attempts = 2;
+    // What an administrator has written there is meant for this host.
+    options.use_hosts_file = ResolveHosts::Never;
+    options.positive_max_ttl = Some(Duration::from_secs(60 * 60));
+    options.negative_max_ttl = Some(Duration::from_secs(60));
+    options.max_active_requests = 1024;
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = TokioResolver::builder_with_config(config, provider);
+    *builder.options_mut() = options;
+    builder.build().ok()
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").finish_non_exhaustive()
+    }
+}
+
 fn none() -> Found {
     Found::Addresses {
         addresses: Vec::new(),
@@ -130,4 +163,28 @@ fn these(nameservers: &[SocketAddr]) -> ResolverConfig {
         config.add_name_server(server);
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_configuration_of_this_host_is_read_when_it_has_changed() {
+        let upstream = Upstream::new(None).unwrap();
+        let has_any = system_conf::read_system_conf().is_ok();
+        assert_eq!(upstream.resolver().is_some(), has_any);
+        let Upstream::System(system) = &upstream else {
+            panic!("these were not named");
+        };
+        let read = system.lock().unwrap().read;
+        assert_eq!(read.is_some(), fs::metadata(SYSTEM).is_ok());
+        // As if it had been read from another file.
+        *system.lock().unwrap() = System {
+            read: Some((SystemTime::UNIX_EPOCH, 0)),
+            resolver: None,
+        };
+        assert_eq!(upstream.resolver().is_some(), has_any);
+        assert_eq!(system.lock().unwrap().read, read);
+    }
 }

@@ -14,7 +14,7 @@ fn is_reset(error: io::Error) -> bool {
     )
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "it never came: {what}");
@@ -125,16 +125,20 @@ fn a_reset_of_one_side_reaches_the_other() {
     let reset = |stream: std::net::TcpStream| {
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     };
-    let mut program = sandbox.connect("127.0.0.1");
-    reset(remote.accept());
+    let pair = || {
+        let (mut program, mut other) = (sandbox.connect("127.0.0.1"), remote.accept());
+        program.write_all(b"x").unwrap();
+        read(&mut other, 1);
+        (program, other)
+    };
+    let (mut program, other) = pair();
+    reset(other);
     assert_reset(&mut program);
-    let program = sandbox.connect("127.0.0.1");
-    let mut other = remote.accept();
+    let (program, mut other) = pair();
     reset(program);
     assert_reset(&mut other);
     // Also when the one that is left does not read, and the one that is gone had ended its own half.
-    let program = sandbox.connect("127.0.0.1");
-    let mut other = remote.accept();
+    let (program, mut other) = pair();
     program.shutdown(Shutdown::Write).unwrap();
     assert_eq!(other.read(&mut [0; 1]).unwrap(), 0);
     fill(&mut other);
