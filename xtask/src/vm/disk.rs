@@ -135,6 +135,7 @@ mod tests {
     fn the_boot_script_names_its_modules() {
         let modules: Vec<_> = modules().collect();
         assert!(modules.contains(&"virtio_blk") && modules.contains(&"overlay"));
+        assert_eq!(modules.last(), Some(&"nft_tproxy"));
         assert!(modules.iter().all(|name| !name.contains(['\\', '$', '\n'])));
     }
 }
