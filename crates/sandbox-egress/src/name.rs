@@ -1,7 +1,7 @@
 //! Names of hosts, and the patterns of rules that they are compared with.
 
 use sandbox_core::{Error, ErrorKind, Result};
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// Longest name in bytes, without its last dot (RFC 1035, section 2.3.4).
 const LONGEST: usize = 253;
@@ -12,7 +12,7 @@ const LONGEST_LABEL: usize = 63;
 /// The name of a host, in lower case and without the dot at its end. Names of other scripts are in their ASCII form
 /// (`xn--…`), as in the protocols that carry them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// Checks a name.
@@ -42,7 +42,7 @@ impl Name {
         if is_address(text) {
             return refuse("an address is not a name");
         }
-        Ok(Self(text.to_ascii_lowercase()))
+        Ok(Self(text.to_ascii_lowercase().into()))
     }
 
     /// The name in lower case.

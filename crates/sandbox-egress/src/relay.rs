@@ -7,6 +7,7 @@ mod dns;
 mod dns_stream;
 mod ear;
 mod given;
+mod held;
 mod hint;
 mod host;
 mod http;

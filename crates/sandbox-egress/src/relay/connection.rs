@@ -2,6 +2,7 @@
 
 use super::{
     ear::{Ear, Said},
+    held::Held,
     hint,
     pump::Pump,
     requests::Requests,
@@ -53,11 +54,11 @@ struct Label {
 /// How the program's bytes go on, once it was let through.
 enum Way {
     /// As they are: the name is known, or none is needed.
-    Bytes(Vec<u8>),
+    Bytes(Held),
     /// They have not come yet, and are to be heard when they do.
     Unheard,
     /// Each request is judged: it may be for another host than the first.
-    Requests(Vec<u8>),
+    Requests(Held),
 }
 
 /// Carries a connection, if it may be made. Whatever goes wrong, both sides see a reset.
@@ -108,7 +109,7 @@ impl Connection {
     /// Waits until it is known that the connection may be made.
     async fn admit(&self, program: &TcpStream) -> io::Result<Way> {
         if self.judge(Heard::Unknown)? {
-            return Ok(Way::Bytes(Vec::new()));
+            return Ok(Way::Bytes(self.sandbox.budget.hold()));
         }
         let deadline = Instant::now() + PATIENCE;
         if let Ok(speaks) = timeout(GRACE, speaks(program)).await {
@@ -121,7 +122,8 @@ impl Connection {
 
     /// Hears what the program says, and judges it.
     async fn hear(&self, program: &TcpStream, deadline: Instant) -> io::Result<Way> {
-        let Some((said, bytes)) = hear(program, deadline).await? else {
+        let mut bytes = self.sandbox.budget.hold();
+        let Some(said) = hear(program, &mut bytes, deadline).await? else {
             self.must(Heard::Nothing)?;
             return Ok(Way::Unheard);
         };
@@ -275,7 +277,8 @@ impl Connection {
                 up.run().await
             }
             Way::Requests(bytes) => {
-                let mut requests = Requests::new(self, up, down, bytes, is_first);
+                let answers = self.sandbox.budget.hold();
+                let mut requests = Requests::new(self, up, down, bytes, answers, is_first);
                 requests.follow(go).await
             }
         }
@@ -340,24 +343,23 @@ async fn speaks(program: &TcpStream) -> io::Result<()> {
     program.peek(&mut [0; 1]).await.map(|_| ())
 }
 
-/// The first bytes of a program, and what they say; `None` if it says nothing.
-async fn hear(program: &TcpStream, deadline: Instant) -> io::Result<Option<(Said, Vec<u8>)>> {
-    let (mut ear, mut bytes) = (Ear::default(), Vec::new());
+/// What the first bytes of a program say; `None` if there are none.
+async fn hear(
+    program: &TcpStream,
+    bytes: &mut Held,
+    deadline: Instant,
+) -> io::Result<Option<Said>> {
+    let mut ear = Ear::default();
     loop {
-        let Ok(readable) = timeout_at(deadline, program.readable()).await else {
-            let said = Ear::hear_no_more(&bytes);
-            return Ok((!bytes.is_empty()).then_some((said, bytes)));
+        let Ok(more) = timeout_at(deadline, bytes.read(program)).await else {
+            let said = Ear::hear_no_more(bytes);
+            return Ok((!bytes.is_empty()).then_some(said));
         };
-        readable?;
-        bytes.reserve(2048);
-        match program.try_read_buf(&mut bytes) {
-            Ok(0) => return Ok(Some((Ear::hear_no_more(&bytes), bytes))),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
+        if !more? {
+            return Ok(Some(Ear::hear_no_more(bytes)));
         }
-        if let Some(said) = ear.hear(&bytes) {
-            return Ok(Some((said, bytes)));
+        if let Some(said) = ear.hear(bytes) {
+            return Ok(Some(said));
         }
     }
 }

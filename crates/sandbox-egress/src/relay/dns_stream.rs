@@ -14,6 +14,9 @@ use tokio::{
 /// How long a query may take to come, and its answer to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest query that is read.
+const LONGEST: u16 = 2048;
+
 /// Answers queries one after the other until the program has no more.
 pub(super) async fn serve(
     sandbox: &Sandbox,
@@ -55,6 +58,9 @@ async fn queries(sandbox: &Sandbox, stream: &mut TcpStream) -> io::Result<()> {
 
 async fn query(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let length = stream.read_u16().await?;
+    if length > LONGEST {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let mut query = vec![0; length.into()];
     stream.read_exact(&mut query).await?;
     Ok(query)

@@ -2,6 +2,7 @@
 
 use crate::{Name, ranges};
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     time::{Duration, Instant},
@@ -9,6 +10,9 @@ use std::{
 
 /// Most pairs of address and name that are remembered; the oldest goes first.
 const MOST: usize = 4096;
+
+/// Most names of an address that a connection to it is judged by; those that were asked for last.
+const MOST_NAMES: usize = 32;
 
 /// How long a pair is remembered at least: programs use addresses for longer than they were given for.
 const AT_LEAST: Duration = Duration::from_secs(60 * 60);
@@ -54,7 +58,7 @@ impl Given {
         }
     }
 
-    /// The names for which an address was given.
+    /// The names for which an address was given, the last one first.
     pub(super) fn names(&mut self, address: IpAddr, now: Instant) -> Vec<Name> {
         let Some(entries) = self.names.get_mut(&ranges::canonical(address)) else {
             return Vec::new();
@@ -66,7 +70,9 @@ impl Given {
             }
             is_valid
         });
-        entries.iter().map(|entry| entry.name.clone()).collect()
+        entries.sort_unstable_by_key(|entry| Reverse(entry.number));
+        let last = entries.iter().take(MOST_NAMES);
+        last.map(|entry| entry.name.clone()).collect()
     }
 
     fn forget_oldest(&mut self) {
@@ -98,10 +104,26 @@ mod tests {
             given.add(address, &name(text), Duration::ZERO, now);
         }
         let mapped: IpAddr = "::ffff:1.1.1.1".parse().unwrap();
-        let mut names = given.names(mapped, now);
-        names.sort();
+        let names = given.names(mapped, now);
         assert_eq!(names, [name("a.example"), name("b.example")]);
         assert_eq!(given.names(IpAddr::from([1, 1, 1, 2]), now), []);
+    }
+
+    #[test]
+    fn of_many_names_the_last_are_taken() {
+        let (mut given, now) = (Given::default(), Instant::now());
+        let address = IpAddr::from([1, 1, 1, 1]);
+        for number in 0..100 {
+            given.add(
+                address,
+                &name(&format!("a{number}.example")),
+                Duration::ZERO,
+                now,
+            );
+        }
+        let names = given.names(address, now);
+        assert_eq!(names.len(), MOST_NAMES);
+        assert_eq!(names[0], name("a99.example"));
     }
 
     #[test]

@@ -3,19 +3,24 @@
 use super::{
     connection::Connection,
     ear::MOST,
+    held::Held,
     http::{self, Body, Head, Parsed},
     pump::Pump,
     sandbox::Heard,
 };
 use std::io;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::sync::Notify;
 
 pub(super) struct Requests<'a> {
     connection: &'a Connection,
     up: &'a Pump<'a>,
     down: &'a Pump<'a>,
     /// What was read and not yet written.
-    bytes: Vec<u8>,
+    bytes: Held,
+    /// The same of the other way, before somebody else reads there.
+    answers: Held,
+    /// The end of a chunk, to be written with what follows it.
+    owed: &'static [u8],
     /// Whether no request was written yet, and no answer read.
     is_first: bool,
 }
@@ -25,7 +30,8 @@ impl<'a> Requests<'a> {
         connection: &'a Connection,
         up: &'a Pump<'a>,
         down: &'a Pump<'a>,
-        bytes: Vec<u8>,
+        bytes: Held,
+        answers: Held,
         is_first: bool,
     ) -> Self {
         Self {
@@ -33,6 +39,8 @@ impl<'a> Requests<'a> {
             up,
             down,
             bytes,
+            answers,
+            owed: &[],
             is_first,
         }
     }
@@ -49,19 +57,24 @@ impl<'a> Requests<'a> {
                 return self.follow_no_more(go).await;
             };
             self.connection.must(Heard::Name(name))?;
-            self.bytes.drain(..head.length);
-            self.up.write(&head.bytes).await?;
-            if head.is_upgrade && self.is_upgraded().await? {
-                go.notify_one();
-                return self.rest().await;
+            if head.is_upgrade {
+                self.forward(&head.bytes, head.length, 0).await?;
+                if self.is_upgraded().await? {
+                    go.notify_one();
+                    return self.rest().await;
+                }
             }
             if self.is_first {
                 self.is_first = false;
                 go.notify_one();
             }
             let is_whole = match head.body {
-                Body::Bytes(length) => self.body(length).await?,
-                Body::Chunks => self.chunks().await?,
+                _ if head.is_upgrade => true,
+                Body::Bytes(length) => self.forward(&head.bytes, head.length, length).await?,
+                Body::Chunks => {
+                    self.forward(&head.bytes, head.length, 0).await?;
+                    self.chunks().await?
+                }
             };
             if !is_whole {
                 return self.up.finish();
@@ -77,7 +90,8 @@ impl<'a> Requests<'a> {
     }
 
     async fn rest(&mut self) -> io::Result<()> {
-        self.up.write(&std::mem::take(&mut self.bytes)).await?;
+        self.up.write(&self.bytes).await?;
+        self.bytes.drop_first(self.bytes.len());
         self.up.run().await
     }
 
@@ -98,53 +112,56 @@ impl<'a> Requests<'a> {
 
     /// Reads more; `false` at the end.
     async fn more(&mut self) -> io::Result<bool> {
-        if self.bytes.is_empty() {
-            // Many connections wait here for long.
-            self.bytes = Vec::new();
-        }
-        read(self.up.from, &mut self.bytes).await
+        // Who waits for the end of a chunk is not made to wait for the next.
+        self.up.write(std::mem::take(&mut self.owed)).await?;
+        self.bytes.read(self.up.from).await
     }
 
-    /// Carries so many bytes; `false` if the program has ended before.
-    async fn body(&mut self, length: u64) -> io::Result<bool> {
-        let here =
-            usize::try_from(length).map_or(self.bytes.len(), |most| most.min(self.bytes.len()));
-        self.up.write(&self.bytes[..here]).await?;
-        self.bytes.drain(..here);
-        let missing = self.up.bytes(length - here as u64).await?;
+    /// Carries a body, after `written` in the place of the first `length` bytes; `false` if the program has ended before.
+    async fn forward(&mut self, written: &[u8], length: usize, body: u64) -> io::Result<bool> {
+        let rest = &self.bytes[length..];
+        let here = usize::try_from(body).map_or(rest.len(), |most| most.min(rest.len()));
+        let all = [std::mem::take(&mut self.owed), written, &rest[..here]].concat();
+        self.up.write(&all).await?;
+        drop(all);
+        self.bytes.drop_first(length + here);
+        let missing = self.up.bytes(body - here as u64).await?;
         Ok(missing == 0)
     }
 
     /// Carries chunks, with their lengths written anew, to the last; `false` if the program has ended before.
     async fn chunks(&mut self) -> io::Result<bool> {
         loop {
-            let Some(length) = self.take(http::chunk).await? else {
+            let Some((line, length)) = self.find(http::chunk).await? else {
                 return Ok(false);
             };
-            self.up.write(format!("{length:x}\r\n").as_bytes()).await?;
+            let written = format!("{length:x}\r\n");
+            if !self.forward(written.as_bytes(), line, length).await? {
+                return Ok(false);
+            }
             if length == 0 {
                 break;
             }
-            if !self.body(length).await? || self.take(line_end).await?.is_none() {
+            let Some((end, ())) = self.find(line_end).await? else {
                 return Ok(false);
-            }
-            self.up.write(b"\r\n").await?;
+            };
+            self.bytes.drop_first(end);
+            self.owed = b"\r\n";
         }
-        let Some(trailer) = self.take(http::trailer).await? else {
+        let Some((length, trailer)) = self.find(http::trailer).await? else {
             return Ok(false);
         };
-        self.up.write(&trailer).await?;
-        Ok(true)
+        self.forward(&trailer, length, 0).await
     }
 
-    /// Takes what `parse` finds; `None` if the program has ended before.
-    async fn take<T>(&mut self, parse: fn(&[u8]) -> Parsed<(usize, T)>) -> io::Result<Option<T>> {
+    /// What `parse` finds in the first bytes, and in how many; `None` if the program has ended before.
+    async fn find<T>(
+        &mut self,
+        parse: fn(&[u8]) -> Parsed<(usize, T)>,
+    ) -> io::Result<Option<(usize, T)>> {
         loop {
             match parse(&self.bytes) {
-                Parsed::Whole((length, found)) => {
-                    self.bytes.drain(..length);
-                    return Ok(Some(found));
-                }
+                Parsed::Whole(found) => return Ok(Some(found)),
                 Parsed::More if self.bytes.len() < MOST => {}
                 // It is in the midst of a request, so that nothing else can be made of it.
                 Parsed::More | Parsed::Bad => return Err(unreadable()),
@@ -157,25 +174,24 @@ impl<'a> Requests<'a> {
 
     /// Carries the answer to a request for a WebSocket, to the end of its fields, and what has come with it. Whether the
     /// connection is one from then on.
-    async fn is_upgraded(&self) -> io::Result<bool> {
-        let mut bytes = Vec::new();
+    async fn is_upgraded(&mut self) -> io::Result<bool> {
         loop {
-            match http::status(&bytes) {
-                Parsed::Whole((length, 100 | 102..200)) => {
-                    self.down.write(&bytes[..length]).await?;
-                    bytes.drain(..length);
-                    continue;
-                }
-                Parsed::Whole((_, status)) => {
-                    self.down.write(&bytes).await?;
-                    return Ok(status == 101);
-                }
-                Parsed::More if bytes.len() < MOST => {}
+            let (length, status) = match http::status(&self.answers) {
+                Parsed::Whole((length, status @ (100 | 102..200))) => (length, Some(status)),
+                Parsed::Whole((_, status)) => (self.answers.len(), Some(status)),
+                Parsed::More if self.answers.len() < MOST => (0, None),
                 Parsed::More | Parsed::Bad => return Err(unreadable()),
-            }
-            if !read(self.down.from, &mut bytes).await? {
-                self.down.write(&bytes).await?;
-                return Ok(false);
+            };
+            self.down.write(&self.answers[..length]).await?;
+            self.answers.drop_first(length);
+            match status {
+                Some(100 | 102..200) => {}
+                Some(status) => return Ok(status == 101),
+                None if self.answers.read(self.down.from).await? => {}
+                None => {
+                    self.down.write(&self.answers).await?;
+                    return Ok(false);
+                }
             }
         }
     }
@@ -203,16 +219,4 @@ fn unreadable() -> io::Error {
         io::ErrorKind::InvalidData,
         "it is no HTTP that can be followed",
     )
-}
-
-/// Reads some bytes more; `false` at the end.
-async fn read(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    loop {
-        stream.readable().await?;
-        bytes.reserve(2048);
-        match stream.try_read_buf(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            read => return Ok(read? > 0),
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! What the relay knows of one sandbox: its policy, what was resolved for it, and what it has open.
 
 use super::{
-    Limits, Shared, Sink, given::Given, hint, pace::Pace, pipes::Share, upstream::Upstream,
+    Limits, Shared, Sink, given::Given, held::Budget, hint, pace::Pace, pipes::Share,
+    upstream::Upstream,
 };
 use crate::{Floor, Name, Policy, Said, Target, Verdict};
 use sandbox_core::{Existing, NetworkEvent, NetworkEventKind, Result};
@@ -66,6 +67,7 @@ pub(super) struct Sandbox {
     shared: Arc<Shared>,
     sink: Sink,
     pipes: Share,
+    pub(super) budget: Budget,
     /// Of queries, however they come.
     pace: tokio::sync::Mutex<Pace>,
     judge: Mutex<Judge>,
@@ -112,6 +114,7 @@ impl Sandbox {
         };
         Self {
             pipes: Share::new(Arc::clone(&shared.pipes)),
+            budget: Budget::new(),
             pace: Pace::new(shared.limits.queries_per_second).into(),
             shared,
             sink,

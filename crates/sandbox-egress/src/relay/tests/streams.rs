@@ -482,3 +482,17 @@ fn all_ends_with_the_sandbox_and_with_the_relay() {
     served.set_policy(public(), Existing::Cut);
     assert_eq!(served.counters().open, 0);
 }
+
+#[test]
+fn a_connection_that_waits_needs_little_memory() {
+    let sandbox = Captured::new(public());
+    let remote = sandbox.remote("127.0.0.1");
+    let stream = sandbox.connect("127.0.0.1");
+    stream.set_nonblocking(true).unwrap();
+    let _guard = sandbox.relay.runtime.enter();
+    let stream = TcpStream::from_std(stream).unwrap();
+    let shared = Arc::clone(&sandbox.served().sandbox);
+    let future = connection::carry(shared, stream, remote.0.local_addr().unwrap());
+    let size = size_of_val(&future);
+    assert!(size <= 4096, "{size} bytes");
+}
