@@ -23,7 +23,7 @@ fn leave_as_it_is() {}
 
 /// Whether there is IPv6 in this network, which may have been left out when the kernel started.
 fn has_ipv6() -> bool {
-    let is_off = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+    let is_off = fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
     is_off.is_ok_and(|is_off| is_off.trim() == "0")
 }
 
@@ -67,7 +67,6 @@ fn without_ipv6_there_is_ipv4_alone() {
         assert_eq!(caught.family, Family::V4);
         let address = "203.0.113.7:443";
         assert_eq!(meant(&listener(&caught), address), address);
-        let error = TcpStream::connect("[2001:db8::7]:443").unwrap_err();
         assert!(TcpStream::connect("[2001:db8::7]:443").is_err());
     });
 }
