@@ -2,21 +2,23 @@
 
 use crate::{forward::connect, host::Target, refusal::Refusal};
 use futures_util::TryStreamExt;
-use sandbox_core::{Error, ErrorKind, ListOptions, PortStream, Result, SandboxId, SandboxProvider};
+use sandbox_core::{
+    Error, ErrorKind, ListOptions, PortStream, Result, Sandbox, SandboxId, SandboxProvider,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Most names that are remembered.
+/// Most sandboxes that are remembered.
 const MOST: usize = 1024;
 
 /// A provider's sandboxes by id and by name.
 #[derive(Debug)]
 pub(crate) struct Names {
     provider: Arc<dyn SandboxProvider>,
-    /// Ids by names in lower case. A living sandbox keeps its name, so that an id is out of date only if nobody has it.
-    known: Mutex<HashMap<String, SandboxId>>,
+    /// Handles by what was asked for. A living sandbox keeps its name, so that one is out of date only if it has ended.
+    known: Mutex<HashMap<String, Arc<dyn Sandbox>>>,
 }
 
 impl Names {
@@ -27,36 +29,36 @@ impl Names {
 
     /// Connects to the server that is meant.
     pub(crate) async fn connect(&self, target: &Target) -> Result<PortStream, Refusal> {
+        let unreached = |error: &Error| Refusal::unreached(target, error);
         let known = self.lock().get(&target.sandbox).cloned();
-        let tried = known.unwrap_or_else(|| SandboxId::new(target.sandbox.as_str()));
-        match self.reach(&tried, target.port).await {
+        let by_id = || self.provider.sandbox(&SandboxId::new(&*target.sandbox));
+        match self.reach(known.unwrap_or_else(by_id), target).await {
             Err(error) if error.kind() == ErrorKind::SandboxNotFound => {}
-            other => return other.map_err(|error| Refusal::unreached(target, &error)),
+            other => return other.map_err(|error| unreached(&error)),
         }
         self.lock().remove(&target.sandbox);
-        let unreached = |error: &Error| Refusal::unreached(target, error);
         let named = self.named(&target.sandbox).await;
-        let id = match named.map_err(|error| unreached(&error))?.as_slice() {
+        let sandbox = match named.map_err(|error| unreached(&error))?.as_slice() {
             [] => {
                 let gone = Error::new(ErrorKind::SandboxNotFound, "there is no such sandbox");
                 return Err(unreached(&gone));
             }
-            [id] => id.clone(),
+            [id] => self.provider.sandbox(id),
             _ => return Err(Refusal::ambiguous(target)),
         };
-        let stream = self.reach(&id, target.port).await;
-        if stream.is_ok() {
-            let mut known = self.lock();
-            if known.len() >= MOST {
-                known.clear();
-            }
-            known.insert(target.sandbox.clone(), id);
-        }
+        let stream = self.reach(sandbox, target).await;
         stream.map_err(|error| unreached(&error))
     }
 
-    async fn reach(&self, id: &SandboxId, port: u16) -> Result<PortStream> {
-        connect(&*self.provider.sandbox(id), port).await
+    /// Connects, and remembers the sandbox if that works.
+    async fn reach(&self, sandbox: Arc<dyn Sandbox>, target: &Target) -> Result<PortStream> {
+        let stream = connect(&*sandbox, target.port).await?;
+        let mut known = self.lock();
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(target.sandbox.clone(), sandbox);
+        Ok(stream)
     }
 
     /// All sandboxes of this name, which was made lower case by the client.
@@ -70,7 +72,7 @@ impl Names {
         named.try_collect().await
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, SandboxId>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<dyn Sandbox>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
