@@ -50,7 +50,8 @@ pub trait Snapshots: Send + Sync {
     /// for a moment.
     ///
     /// # Errors
-    /// `AlreadyExists` for the name; `QuotaExceeded` if there is too much to keep; `StorageFull`.
+    /// `AlreadyExists` for the name; `QuotaExceeded` if there is too much to keep; `StorageFull`; `InvalidState` if commands
+    /// run and the provider, one without [`Pause`](crate::Pause), cannot stop them for it.
     ///
     /// # Cancel safety
     /// Dropping the future leaves no snapshot behind, or one that is whole and listed.

@@ -31,7 +31,7 @@ const NO_LINKS: u64 = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 
 /// Open directories, each inside the one before, of which only the last few are really held open.
 #[derive(Debug)]
-pub(super) struct Ladder {
+pub(crate) struct Ladder {
     rungs: Vec<Rung>,
     max_depth: usize,
 }
@@ -54,33 +54,40 @@ fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
 }
 
 impl Ladder {
-    pub(super) fn new(root: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(root: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             rungs: vec![Rung::new(root)?],
             max_depth: MAX_DEPTH,
         })
     }
 
+    /// Starts in a directory in which nobody may have made a tree too deep: one without a bound.
+    pub(crate) fn of_any_depth(root: OwnedFd) -> io::Result<Self> {
+        let mut ladder = Self::new(root)?;
+        ladder.max_depth = usize::MAX;
+        Ok(ladder)
+    }
+
     /// How many directories are held open.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.rungs.iter().filter(|rung| rung.fd.is_some()).count()
     }
 
     /// How many directories deep the last one is; the first has depth 0.
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.rungs.len().saturating_sub(1)
     }
 
     /// The last directory.
-    pub(super) fn top(&self) -> io::Result<BorrowedFd<'_>> {
+    pub(crate) fn top(&self) -> io::Result<BorrowedFd<'_>> {
         let fd = self.rungs.last().and_then(|rung| rung.fd.as_ref());
         fd.map(AsFd::as_fd)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
 
     /// Goes down into `name`, which must be a directory of the last one.
-    pub(super) fn push(&mut self, name: &CStr, within_mount: bool) -> io::Result<()> {
+    pub(crate) fn push(&mut self, name: &CStr, within_mount: bool) -> io::Result<()> {
         if self.rungs.len() >= self.max_depth {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
@@ -107,7 +114,7 @@ impl Ladder {
     ///
     /// # Errors
     /// `ESTALE` if the directory was moved elsewhere meanwhile.
-    pub(super) fn pop(&mut self) -> io::Result<()> {
+    pub(crate) fn pop(&mut self) -> io::Result<()> {
         let child = self.rungs.pop().and_then(|rung| rung.fd);
         let (Some(child), Some(rung)) = (child, self.rungs.last_mut()) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));

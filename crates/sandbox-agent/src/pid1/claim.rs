@@ -29,12 +29,20 @@ pub(super) struct Claim {
     leaving: Option<u32>,
     /// Whether something is to be ready again afterwards.
     recall: bool,
+    /// The connection that holds all commands where they cannot be stopped: none runs then, and none may be started.
+    alone: Option<u64>,
 }
 
 impl Claim {
     /// Whether requests of this connection are served.
     pub(super) fn lets(&self, id: u64) -> bool {
         self.holder.is_none_or(|(holder, _)| holder == id)
+            && self.alone.is_none_or(|holder| holder == id)
+    }
+
+    /// Lets requests of this connection alone be served.
+    pub(super) fn serve_alone(&mut self, id: u64) {
+        self.alone = Some(id);
     }
 
     /// Whether somebody has claimed the sandbox.
@@ -102,12 +110,10 @@ impl Agent {
 
     /// The sandbox is no longer this connection's, if it was.
     pub(super) fn end_claim(&mut self, id: u64) {
-        let Some((holder, was_made)) = self.claim.holder else {
-            return;
+        let was_made = match self.claim.holder {
+            Some((holder, was_made)) if holder == id => was_made,
+            _ => return,
         };
-        if holder != id {
-            return;
-        }
         self.claim.holder = None;
         self.deadlines.cancel(Due::Claim);
         if was_made && !is_whole() {
@@ -115,6 +121,17 @@ impl Agent {
             self.end();
         }
         self.serve_workers();
+        self.serve_all();
+    }
+
+    /// A connection is gone, for which others may have had to wait.
+    pub(super) fn end_alone(&mut self, id: u64) {
+        if self.claim.alone.take_if(|holder| *holder == id).is_some() {
+            self.serve_all();
+        }
+    }
+
+    fn serve_all(&mut self) {
         for other in self.connections.keys() {
             self.tasks.insert(Task::Serve(*other));
         }

@@ -19,6 +19,7 @@ mod lookup;
 mod network;
 mod oom;
 mod pause;
+mod places;
 mod process;
 mod refusal;
 mod requests;

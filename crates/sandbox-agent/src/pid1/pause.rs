@@ -177,15 +177,31 @@ impl Agent {
 
     /// As [`Self::pause`], until the connection closes.
     pub(super) fn hold(&mut self, id: u64) {
+        if self.cgroups.events().is_none() {
+            return self.hold_none(id);
+        }
         self.rest.holders.push(id);
         if self.bring_to_rest(id).is_err() {
             self.rest.holders.retain(|holder| *holder != id);
         }
     }
 
+    /// Lets no command start until the connection closes, if none runs that would have to be stopped.
+    fn hold_none(&mut self, id: u64) {
+        if self.running() > 0 {
+            return self.answer(id, &without_cgroup().into_event());
+        }
+        self.rest.holders.push(id);
+        self.rest.state = State::Asleep;
+        // What would be started could not be stopped.
+        self.claim.serve_alone(id);
+        self.answer(id, &Event::Done {});
+    }
+
     /// A connection is gone, for which commands may have had to rest.
     pub(super) fn release(&mut self, id: u64) {
         self.end_claim(id);
+        self.end_alone(id);
         let before = self.rest.holders.len();
         self.rest.holders.retain(|holder| *holder != id);
         if self.rest.holders.len() < before && !self.must_rest() {
@@ -321,7 +337,9 @@ impl Agent {
 
     /// Lets the commands go on, and time with them.
     fn wake(&mut self) -> io::Result<()> {
-        self.cgroups.freeze(false)?;
+        if self.cgroups.events().is_some() {
+            self.cgroups.freeze(false)?;
+        }
         let message = "the sandbox was resumed before it was paused";
         let event = Refusal::new(Failure::State {}, message).into_event();
         self.leave_falling(State::Awake, &event);
@@ -333,7 +351,6 @@ impl Agent {
 }
 
 fn without_cgroup() -> Refusal {
-    let message =
-        "the sandbox has no cgroup of version 2, without which its commands cannot be stopped";
+    let message = "the sandbox has no cgroup of version 2, without which its commands cannot be stopped: end them first";
     Refusal::new(Failure::State {}, message)
 }

@@ -146,6 +146,7 @@ impl Agent {
             Request::Pause {} => return self.pause(id),
             Request::Hold {} => return self.hold(id),
             Request::Claim {} => return self.claim(id),
+            Request::Places {} => return self.hand_out_places(id),
             Request::Resume {} => self.resume(),
             Request::SetExpiry { pauses, idle_ms } => self.set_expiry(pauses, idle_ms),
             Request::Info { version } => self.info(version),

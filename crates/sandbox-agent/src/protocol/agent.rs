@@ -154,7 +154,8 @@ wire_enum! {
         /// to another, so a reader says it after some thousand pieces too, however small. Not answered.
         19 => Taken { at: u64 },
         /// As [`Request::Pause`], but only until this connection closes, and unseen: nobody is told that the sandbox is
-        /// paused, and commands that are asked for meanwhile start afterwards.
+        /// paused, and commands that are asked for meanwhile start afterwards. Where no group of commands can be stopped,
+        /// it is [`Failure::State`] while one of them runs.
         20 => Hold {},
         /// On a connection that holds the commands: whether nothing is in the sandbox but PID 1, and until the connection
         /// closes nothing is served on others then. File workers without a request, and what is ready for the next
@@ -169,6 +170,8 @@ wire_enum! {
         /// [`Failure::State`] if the sandbox is paused. As long as
         /// this connection is open the sandbox is not idle.
         23 => Connect { port: u16, v6: bool },
+        /// Where the sandbox is, for who gives it new overlays. Answered by [`Event::Places`].
+        24 => Places {},
     }
 }
 
@@ -264,5 +267,8 @@ wire_enum! {
         12 => Network { ipv6: bool },
         /// Answer to [`Request::Connect`], with a descriptor: it is writable as soon as it is connected, or that has failed.
         13 => Connecting {},
+        /// Answer to [`Request::Places`], with descriptors of the sandbox's user namespace, its mount namespace, its root
+        /// (only as a place) and its list of mounts.
+        14 => Places {},
     }
 }

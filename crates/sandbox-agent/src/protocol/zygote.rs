@@ -9,6 +9,9 @@ wire_struct! {
         pub version: u32,
         /// Whose rights the zygote has.
         pub rights: Rights,
+        /// Whether it makes no user namespace for itself but joins the one that a sandbox was made in by another zygote of
+        /// the same user. The sandbox's own user namespace comes along then.
+        pub join: bool,
         /// An empty host directory on which the new root is assembled, in a private mount namespace.
         pub staging: Blob,
     }
@@ -147,11 +150,10 @@ wire_struct! {
     /// Gives a sandbox, in which nothing runs but its PID 1, new overlays in the place of those that it has. What is
     /// mounted on the old ones moves to the new ones, and nobody can write to the old ones any more.
     ///
-    /// The pidfd of PID 1 comes along, and the connection that has claimed the sandbox ([`super::agent::Request::Claim`]):
-    /// so that the claim lasts until all is done, whatever becomes of the library.
+    /// Descriptors, in this order: the pidfd of PID 1; the connection that has claimed the sandbox
+    /// ([`super::agent::Request::Claim`]), so that the claim lasts until all is done, whatever becomes of the library; then
+    /// those of [`super::agent::Event::Places`].
     pub struct Rotate {
-        /// Process id of PID 1, as the zygote sees it.
-        pub pid: u32,
         /// As that of [`Create`].
         pub uid_base: u32,
         /// As that of [`Create`].
@@ -171,7 +173,7 @@ wire_enum! {
     pub enum Request {
         /// Answered by [`Reply::Created`] or [`Reply::Failed`].
         0 => Create { create: Create },
-        /// Answered by [`Reply::Rotated`], [`Reply::Busy`] or [`Reply::Failed`].
+        /// Answered by [`Reply::Rotated`], [`Reply::Busy`], [`Reply::Elsewhere`] or [`Reply::Failed`].
         1 => Rotate { rotate: Rotate },
         /// The zygote's user namespace has its maps. Answered by [`Reply::Ready`].
         2 => Mapped {},
@@ -182,6 +184,11 @@ wire_enum! {
         4 => Give { path: Blob, others: Vec<Owned> },
         /// Counts what is in directories of `path` whose names begin with `u`. Answered by [`Reply::Measured`].
         5 => Measure { path: Blob, most_files: u64 },
+        /// Moves a directory within a file system. Answered by [`Reply::Done`].
+        6 => Move { from: Blob, to: Blob },
+        /// Copies upper directories of overlays, the uppermost first, to one that shows what all of them show. With any
+        /// rights. Answered by [`Reply::Copied`], or by [`Reply::Failed`] with `EFBIG` if there is more than these.
+        7 => Copy { from: Vec<Blob>, to: Blob, bytes: u64, files: u64 },
     }
 }
 
@@ -237,5 +244,9 @@ wire_enum! {
         6 => Done {},
         /// Bytes on disk and number of files; `is_whole` unless there were more.
         7 => Measured { bytes: u64, files: u64, is_whole: bool },
+        /// The sandbox was made by another zygote, and only one that has joined that can enter it.
+        8 => Elsewhere {},
+        /// Bytes that were written, and entries that were made.
+        9 => Copied { bytes: u64, files: u64 },
     }
 }

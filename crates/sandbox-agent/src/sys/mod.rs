@@ -4,6 +4,7 @@
 //! `#![expect(unsafe_code, reason = "...")]` and gives a `// SAFETY:` reason for every block.
 
 pub(crate) mod affinity;
+pub(crate) mod attributes;
 pub(crate) mod cgroup;
 pub(crate) mod clone;
 pub(crate) mod credential;

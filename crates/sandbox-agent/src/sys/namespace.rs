@@ -5,6 +5,9 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+/// `linux/nsfs.h`.
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
+
 /// Moves this process into new namespaces of `flags` (`CLONE_NEW*`).
 pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
     // SAFETY: a call with an integer; the process is single-threaded.
@@ -17,12 +20,22 @@ pub(crate) fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()>
     super::check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) }).map(drop)
 }
 
-/// Moves this process into the user and mount namespaces of another one; root and working directory become the root of
-/// the latter.
-pub(crate) fn enter_those_of(process: BorrowedFd<'_>) -> io::Result<()> {
-    let kinds = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+/// Moves this process into a user namespace, of which it becomes root.
+pub(crate) fn enter_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: a call with a descriptor and an integer; the process is single-threaded.
-    super::check(unsafe { libc::setns(process.as_raw_fd(), kinds) }).map(drop)
+    super::check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUSER) }).map(drop)
+}
+
+/// The user namespace that this one was made in.
+///
+/// # Errors
+/// `EPERM` if that is not below the one that this process is in, nor this one itself.
+pub(crate) fn parent_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: takes a descriptor and no argument, and returns a new descriptor.
+    unsafe {
+        let parent = super::check(libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT))?;
+        Ok(OwnedFd::from_raw_fd(parent))
+    }
 }
 
 /// Makes the directory `root` the root and working directory of this process.

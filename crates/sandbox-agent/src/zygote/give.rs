@@ -125,27 +125,46 @@ fn set_mode(directory: BorrowedFd<'_>, exception: Option<&OwnedFile>) -> io::Res
 pub(crate) fn give_store(stage: &Stage, overlays: &[Overlay]) -> Result<(), Failure> {
     stage.visit_host(|| {
         for overlay in overlays {
-            let store = Path::new(OsStr::from_bytes(&overlay.store.0));
-            let top = overlay.lowers.first().filter(|top| top.stored);
-            let owner = match top {
-                Some(top) => owner_of(Path::new(OsStr::from_bytes(&top.path.0)))
+            let owner = match overlay.lowers.first().filter(|top| top.stored) {
+                Some(top) => fs::symlink_metadata(OsStr::from_bytes(&top.path.0))
+                    .map(|found| owner(found.uid(), found.gid()))
                     .during("look at the layer below the sandbox's files")?,
                 None => (1, 1),
             };
-            for (name, (uid, gid)) in [(&overlay.upper, owner), (&overlay.work, (1, 1))] {
-                let path = store.join(OsStr::from_bytes(&name.0));
-                lchown(path, Some(uid), Some(gid)).during("give the sandbox its files")?;
-            }
+            give_directories(overlay, owner)?;
         }
         Ok(())
     })
 }
 
-/// Whose a directory is that a sandbox has as its root. What is none of the sandbox's users' is root's.
-fn owner_of(path: &Path) -> io::Result<(u32, u32)> {
-    let found = fs::symlink_metadata(path)?;
+/// As [`give_store`], to whom the present overlays' roots are.
+pub(crate) fn give_store_like(
+    stage: &Stage,
+    overlays: &[Overlay],
+    roots: &[BorrowedFd<'_>],
+) -> Result<(), Failure> {
+    stage.visit_host(|| {
+        for (overlay, root) in overlays.iter().zip(roots) {
+            let status = file::status(*root).during("look at the sandbox's root")?;
+            give_directories(overlay, owner(status.st_uid, status.st_gid))?;
+        }
+        Ok(())
+    })
+}
+
+fn give_directories(overlay: &Overlay, of_files: (u32, u32)) -> Result<(), Failure> {
+    let store = Path::new(OsStr::from_bytes(&overlay.store.0));
+    for (name, (uid, gid)) in [(&overlay.upper, of_files), (&overlay.work, (1, 1))] {
+        let path = store.join(OsStr::from_bytes(&name.0));
+        lchown(path, Some(uid), Some(gid)).during("give the sandbox its files")?;
+    }
+    Ok(())
+}
+
+/// Whose a directory is to be that a sandbox has as its root. What is none of the sandbox's users' is root's.
+fn owner(uid: u32, gid: u32) -> (u32, u32) {
     let given = |id: u32| if (1..=LAST).contains(&id) { id } else { 1 };
-    Ok((given(found.uid()), given(found.gid())))
+    (given(uid), given(gid))
 }
 
 /// Lets root of a sandbox make groups for its commands, stop them and kill them. The group that these are in stays this

@@ -8,6 +8,7 @@
 
 mod child;
 mod confine;
+mod copy;
 mod cover;
 mod devices;
 mod failure;
@@ -119,6 +120,14 @@ fn receive_configuration(library: &OwnedFd) -> Result<Option<Zygote>, Failure> {
     })?;
     let storage = match configure.rights {
         Rights::Root { storage_base } => Some(StorageMaps::new(storage_base)),
+        Rights::User {} | Rights::Subordinate { .. } if configure.join => {
+            let mut fds = message.fds.into_iter();
+            let users = fds
+                .next()
+                .ok_or_else(|| Failure::invalid("find the namespace to join"))?;
+            owners::join_parent_of(users.as_fd()).during("join the sandbox's user namespaces")?;
+            None
+        }
         Rights::User {} => {
             open_to_inspection()?;
             owners::become_root_alone().during("make a user namespace")?;
@@ -247,7 +256,11 @@ impl Zygote {
     /// by closing that.
     fn tend(&self, request: &Request, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
-        if let (Rights::Subordinate { .. }, Some(socket)) = (&self.rights, fds.next()) {
+        let may = match request {
+            Request::Copy { .. } => true,
+            _ => matches!(self.rights, Rights::Subordinate { .. }),
+        };
+        if let (true, Some(socket)) = (may, fds.next()) {
             trees::tend(&self.stage, request, socket, fds.next());
         }
     }

@@ -24,6 +24,14 @@ pub(crate) fn leave_user_namespace() -> io::Result<()> {
     namespace::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
 }
 
+/// Moves this process into the user namespace that `sandbox`, another one, was made in, with a copy of its mounts. Whoever
+/// has made that is its root.
+pub(crate) fn join_parent_of(sandbox: BorrowedFd<'_>) -> io::Result<()> {
+    let parent = namespace::parent_of(sandbox)?;
+    namespace::enter_user_namespace(parent.as_fd())?;
+    namespace::unshare(libc::CLONE_NEWNS)
+}
+
 /// Whether this process is root of a user namespace with the ids `0..=count`.
 pub(crate) fn is_mapped(count: u32) -> io::Result<bool> {
     let has = |map: &str| -> io::Result<bool> {

@@ -19,6 +19,9 @@ const FIRST_FREE_ID: u32 = 1 << 16;
 /// Size of `struct sock_filter`, and the most of them that the kernel takes.
 const BPF_INSTRUCTION: usize = 8;
 const MAX_BPF_INSTRUCTIONS: usize = 4096;
+/// What is wrong with ids that an ordinary user's zygote does not have.
+const ONE_USER: &str = "there is but one user";
+const SUBORDINATE: &str = "it must be that of the subordinate ids";
 /// What the child mounts itself.
 const OWN_MOUNTS: [&[u8]; 4] = [b"/proc", b"/dev", b"/sys", b"/run"];
 
@@ -100,13 +103,12 @@ pub(crate) fn check(request: &Create, rights: &Rights) -> Result<(), Failure> {
         Rights::Root { storage_base } => {
             check_ids(request.uid_base, request.uid_count, storage_base)?
         }
-        Rights::User {} => check_only_ids(request, (0, 1), "there is but one user")?,
+        Rights::User {} => {
+            check_only_ids((request.uid_base, request.uid_count), (0, 1), ONE_USER)?;
+        }
         Rights::Subordinate { count } => {
-            check_only_ids(
-                request,
-                (1, count),
-                "it must be that of the subordinate ids",
-            )?;
+            let ids = (request.uid_base, request.uid_count);
+            check_only_ids(ids, (1, count), SUBORDINATE)?;
         }
     }
     if !(1..=MAX_TMPFS).contains(&request.tmpfs_size) {
@@ -119,18 +121,47 @@ pub(crate) fn check(request: &Create, rights: &Rights) -> Result<(), Failure> {
     check_volumes(request, storage_base)
 }
 
-/// As [`check`], of a request for new overlays. Only where owners are mapped.
-pub(crate) fn check_rotation(request: &Rotate, storage_base: Option<u32>) -> Result<(), Failure> {
-    let base = storage_base.ok_or_else(|| Failure::invalid("map the owners of other layers"))?;
-    check_ids(request.uid_base, request.uid_count, base)?;
+/// As [`check`], of a request for new overlays.
+pub(crate) fn check_rotation(request: &Rotate, rights: &Rights) -> Result<(), Failure> {
+    let ids = (request.uid_base, request.uid_count);
+    match *rights {
+        Rights::Root { storage_base } => check_ids(ids.0, ids.1, storage_base)?,
+        Rights::User {} => check_only_ids(ids, (0, 1), ONE_USER)?,
+        Rights::Subordinate { count } => check_only_ids(ids, (1, count), SUBORDINATE)?,
+    }
     check_overlays(&request.overlays)
 }
 
-/// The descriptors of a request for new overlays: PID 1, and the connection that has claimed it.
-pub(crate) fn pair(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 2], Failure> {
-    <[OwnedFd; 2]>::try_from(fds).map_err(|fds| {
-        let count = fds.len();
-        Failure::invalid(format!("check the descriptors: {count} came, not 2"))
+/// The descriptors of a request for new overlays.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// PID 1.
+    pub(crate) init: OwnedFd,
+    /// The connection that has claimed the sandbox: held until that is whole again, by the process that does it as well.
+    _claim: OwnedFd,
+    /// Its user namespace.
+    pub(crate) users: OwnedFd,
+    /// Its mount namespace.
+    pub(crate) mounts: OwnedFd,
+    pub(crate) root: OwnedFd,
+    /// Its list of mounts.
+    pub(crate) list: OwnedFd,
+}
+
+/// Tells these apart by their order.
+pub(crate) fn places(fds: Vec<OwnedFd>) -> Result<Places, Failure> {
+    let [init, claim, users, mounts, root, list] =
+        <[OwnedFd; 6]>::try_from(fds).map_err(|fds| {
+            let count = fds.len();
+            Failure::invalid(format!("check the descriptors: {count} came, not 6"))
+        })?;
+    Ok(Places {
+        init,
+        _claim: claim,
+        users,
+        mounts,
+        root,
+        list,
     })
 }
 
@@ -146,8 +177,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
 }
 
 /// As an ordinary user there is one range: the id of whoever started the zygote, or the subordinate ones.
-fn check_only_ids(request: &Create, range: (u32, u32), what: &str) -> Result<(), Failure> {
-    if (request.uid_base, request.uid_count) == range {
+fn check_only_ids(ids: (u32, u32), range: (u32, u32), what: &str) -> Result<(), Failure> {
+    if ids == range {
         Ok(())
     } else {
         Err(Failure::invalid(format!("check the uid range: {what}")))

@@ -9,19 +9,20 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sandbox_agent::protocol::Wire as _;
-use sandbox_agent::protocol::zygote::{Reply, Rotate};
+use sandbox_agent::protocol::zygote::{Reply, Rights, Rotate};
 
 use super::failure::{During as _, Failure};
 use super::overlay::{self, Attached, Maps, Owners};
-use super::owners::{Range, StorageMaps};
+use super::owners::Range;
+use super::request::Places;
 use super::switch::Switch;
-use super::{CHILD_TIMEOUT, Zygote, mounts, receive_reply, request, stage};
+use super::{CHILD_TIMEOUT, Zygote, give, mounts, receive_reply, request};
 use crate::sys::clone::{self, NewNamespaces};
-use crate::sys::{file, mount, program, socket};
+use crate::sys::{file, mount, namespace, program, socket};
 
 /// What came of a request. To be dropped after the answer: it lets go of file systems, which takes a while.
 #[derive(Debug)]
@@ -32,6 +33,14 @@ pub(crate) struct Rotated {
 }
 
 impl Rotated {
+    fn without(reply: Reply) -> Self {
+        Self {
+            reply,
+            _old: Vec::new(),
+            _layers: None,
+        }
+    }
+
     /// What the library is told.
     pub(crate) fn reply(&self) -> Reply {
         self.reply.clone()
@@ -45,17 +54,17 @@ impl Zygote {
         request: &Rotate,
         fds: Vec<OwnedFd>,
     ) -> Result<Rotated, Failure> {
-        let storage_base = self.storage.as_ref().map(StorageMaps::storage_base);
-        request::check_rotation(request, storage_base)?;
-        // Held until the sandbox is whole again, by the process that does it as well.
-        let [init, _claim] = request::pair(fds)?;
-        let sandbox = Sandbox::find(request, init.as_fd())?;
-        let (overlays, layers) = self.make_overlays(request, &sandbox)?;
-        let rotated = |reply, old, layers| Rotated {
-            reply,
-            _old: old,
-            _layers: Some(layers),
-        };
+        request::check_rotation(request, &self.rights)?;
+        let places = request::places(fds)?;
+        if !self.is_above(places.users.as_fd())? {
+            return Ok(Rotated::without(Reply::Elsewhere {}));
+        }
+        let sandbox = Sandbox::find(request, &places)?;
+        if matches!(self.rights, Rights::Subordinate { .. }) {
+            let roots: Vec<_> = sandbox.old.iter().map(|root| root.as_fd()).collect();
+            give::give_store_like(&self.stage, &request.overlays, &roots)?;
+        }
+        let (overlays, layers) = self.make_overlays(request, places.users.as_fd())?;
         let targets = request
             .overlays
             .iter()
@@ -69,7 +78,7 @@ impl Zygote {
             if !seal(&old)? {
                 return Ok(Reply::Busy {});
             }
-            switch.carry_out(init.as_fd())?;
+            switch.carry_out(places.users.as_fd(), places.mounts.as_fd())?;
             Ok(Reply::Rotated {})
         })?;
         match answer {
@@ -77,7 +86,11 @@ impl Zygote {
                 unseal(&old);
                 Err(Failure::new(step, errno))
             }
-            Some(reply) => Ok(rotated(reply, old, layers)),
+            Some(reply) => Ok(Rotated {
+                reply,
+                _old: old,
+                _layers: Some(layers),
+            }),
             // Nobody knows how far it came, so nobody may write to the old ones again. PID 1 ends a sandbox that still
             // stands on them.
             None => Err(Failure::invalid(
@@ -86,21 +99,43 @@ impl Zygote {
         }
     }
 
+    /// Whether the sandbox's user namespace is one that this zygote may enter: real root may enter all, and an ordinary
+    /// user's zygote those of its own sandboxes.
+    fn is_above(&self, users: BorrowedFd<'_>) -> Result<bool, Failure> {
+        if matches!(self.rights, Rights::Root { .. }) {
+            return Ok(true);
+        }
+        let parent = match namespace::parent_of(users) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
+            parent => parent.during("look at the sandbox's user namespace")?,
+        };
+        let id = |namespace: BorrowedFd<'_>| -> io::Result<(u64, u64)> {
+            let status = file::status(namespace)?;
+            Ok((status.st_dev, status.st_ino))
+        };
+        let is_own = || -> io::Result<bool> {
+            let own = fs::File::open("/proc/self/ns/user")?;
+            Ok(id(own.as_fd())? == id(parent.as_fd())?)
+        };
+        is_own().during("look at the sandbox's user namespace")
+    }
+
     fn make_overlays(
         &mut self,
         request: &Rotate,
-        sandbox: &Sandbox,
+        users: BorrowedFd<'_>,
     ) -> Result<(Vec<OwnedFd>, Attached), Failure> {
         let range = Range {
             base: request.uid_base,
             count: request.uid_count,
         };
-        let storage = self.storage.as_mut();
-        let storage = storage.ok_or_else(|| Failure::invalid("map the owners of other layers"))?;
-        let maps = Some(Maps {
-            lower: sandbox.users.as_fd(),
-            store: storage.get(range)?,
-        });
+        let maps = match &mut self.storage {
+            Some(storage) => Some(Maps {
+                lower: users,
+                store: storage.get(range)?,
+            }),
+            None => None,
+        };
         let owners = Owners {
             maps,
             base: range.base,
@@ -118,8 +153,6 @@ impl Zygote {
 
 /// A sandbox that lives, as it was found.
 struct Sandbox {
-    /// Its user namespace.
-    users: OwnedFd,
     /// The roots of its overlays.
     old: Vec<OwnedFd>,
     /// Where all else is mounted on these.
@@ -127,25 +160,21 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn find(request: &Rotate, init: BorrowedFd<'_>) -> Result<Self, Failure> {
-        let path = |name: &str| format!("/proc/{}/{name}", request.pid);
-        let users = fs::File::open(path("ns/user")).during("open the sandbox's user namespace")?;
-        let list = fs::read(path("mountinfo")).during("read the list of mounts")?;
-        let root = stage::directory(path("root")).during("open the sandbox's root")?;
+    fn find(request: &Rotate, places: &Places) -> Result<Self, Failure> {
+        let mut list = Vec::new();
+        fs::File::from(places.list.try_clone().during("read the list of mounts")?)
+            .read_to_end(&mut list)
+            .during("read the list of mounts")?;
         // What runs now has run all the time, so all this is its own and not that of a later process.
-        clone::check_running(init).during("find the sandbox")?;
+        clone::check_running(places.init.as_fd()).during("find the sandbox")?;
         let targets = request.overlays.iter().map(|overlay| &*overlay.target.0);
         let others = mounts::on_overlays(&list, &targets.collect::<Vec<_>>())?;
         let mut old = Vec::new();
         for overlay in &request.overlays {
-            let opened = open_below(&root, &overlay.target.0);
+            let opened = open_below(&places.root, &overlay.target.0);
             old.push(opened.during("open the sandbox's overlays")?);
         }
-        Ok(Self {
-            users: users.into(),
-            old,
-            others,
-        })
+        Ok(Self { old, others })
     }
 }
 

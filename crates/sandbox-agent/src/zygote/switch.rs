@@ -21,10 +21,16 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
-    /// Enters the namespaces of `init` and makes the new overlays what all there have as their root. If that fails, all is
-    /// as it was.
-    pub(crate) fn carry_out(&self, init: BorrowedFd<'_>) -> Result<(), Failure> {
-        namespace::enter_those_of(init).during("enter the sandbox")?;
+    /// Enters the sandbox, by its namespaces for users and mounts, and makes the new overlays what all there have as their
+    /// root. If that fails, all is as it was.
+    pub(crate) fn carry_out(
+        &self,
+        users: BorrowedFd<'_>,
+        mounts: BorrowedFd<'_>,
+    ) -> Result<(), Failure> {
+        namespace::enter_user_namespace(users)
+            .and_then(|()| namespace::enter_mount_namespace(mounts))
+            .during("enter the sandbox")?;
         let old = stage::directory("/").during("open the sandbox's root")?;
         let ((_, root), rest) = self
             .overlays

@@ -14,8 +14,8 @@ use sandbox_agent::protocol::zygote::{Reply, Request};
 use sandbox_agent::protocol::{Blob, Wire as _};
 
 use super::failure::{During as _, Failure};
-use super::give;
 use super::stage::Stage;
+use super::{copy, give};
 use crate::files::walk::{self, Step, Walk};
 use crate::sys::clone::{self, Forked};
 use crate::sys::{file, inherit, program, socket};
@@ -32,7 +32,7 @@ pub(crate) fn tend(stage: &Stage, request: &Request, socket: OwnedFd, table: Opt
     if let Ok(Forked::Child) = clone::fork(None) {
         inherit::set_name(c"sandbox-files");
         let reply = stage
-            .visit_host(|| carry_out(request, table))
+            .visit_host(|| carry_out(stage, request, table))
             .unwrap_or_else(Failure::into_reply);
         // Who asked may be gone; then nobody else needs to know.
         let _ = socket::send(socket.as_fd(), &reply.encode(), &[]);
@@ -40,7 +40,7 @@ pub(crate) fn tend(stage: &Stage, request: &Request, socket: OwnedFd, table: Opt
     }
 }
 
-fn carry_out(request: &Request, table: Option<OwnedFd>) -> Result<Reply, Failure> {
+fn carry_out(stage: &Stage, request: &Request, table: Option<OwnedFd>) -> Result<Reply, Failure> {
     match request {
         Request::Remove { path } => remove(path).during("remove a tree")?,
         Request::Give { path, others } => {
@@ -49,6 +49,17 @@ fn carry_out(request: &Request, table: Option<OwnedFd>) -> Result<Reply, Failure
         }
         Request::Measure { path, most_files } => {
             return measure(path, *most_files).during("measure a tree");
+        }
+        Request::Move { from, to } => relocate(from, to).during("move a directory")?,
+        Request::Copy {
+            from,
+            to,
+            bytes,
+            files,
+        } => {
+            let marks = if stage.is_root() { "trusted" } else { "user" };
+            let limits = [*bytes, *files];
+            return copy::copy(from, to, marks, limits).during("copy a tree");
         }
         Request::Create { .. } | Request::Rotate { .. } | Request::Mapped {} => {
             return Err(Failure::invalid("read the request"));
@@ -80,17 +91,23 @@ pub(super) fn is(error: &io::Error, errnos: &[i32]) -> bool {
 }
 
 fn remove(path: &Blob) -> io::Result<()> {
-    let (parent, name) = match place(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        place => place?,
-    };
-    let parent = parent.as_fd();
+    match place(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        place => {
+            let (parent, name) = place?;
+            remove_at(parent.as_fd(), &name)
+        }
+    }
+}
+
+/// Removes an entry with all that is in it.
+pub(super) fn remove_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     for _ in 0..PASSES {
-        match remove_one(parent, &name) {
+        match remove_one(parent, name) {
             Err(error) if is_filled(&error) => {}
             removed => return removed,
         }
-        match open(parent, &name).and_then(empty) {
+        match open(parent, name).and_then(empty) {
             // It has become something else, or was moved by somebody who removes it as well.
             Err(error)
                 if is(
@@ -105,6 +122,11 @@ fn remove(path: &Blob) -> io::Result<()> {
 
 fn is_filled(error: &io::Error) -> bool {
     is(error, &[libc::ENOTEMPTY, libc::EEXIST])
+}
+
+fn relocate(from: &Blob, to: &Blob) -> io::Result<()> {
+    let ((old, name), (new, new_name)) = (place(from)?, place(to)?);
+    file::rename(old.as_fd(), &name, new.as_fd(), &new_name)
 }
 
 /// Removes one entry, whatever it is, unless it is a directory with entries. It is no error if there is none.

@@ -149,3 +149,25 @@ fn a_tree_that_is_not_whole_afterwards_is_the_end() {
         assert!(world.sandbox.ends(), "{damage}");
     }
 }
+
+#[test]
+fn where_it_is_can_be_asked_for() {
+    use std::fs::{File, metadata};
+    use std::os::unix::fs::MetadataExt as _;
+
+    let world = World::new();
+    let client = world.address.connect();
+    client.send(&Request::Places {});
+    let (event, places) = client.receive::<Event>().unwrap();
+    assert_eq!(event, Event::Places {});
+    let [users, mounts, root, list] = <[_; 4]>::try_from(places).unwrap();
+    for (place, name) in [(users, "ns/user"), (mounts, "ns/mnt"), (root, "root/")] {
+        let (found, own) = (
+            File::from(place).metadata().unwrap(),
+            metadata(format!("/proc/{}/{name}", world.sandbox.pid)).unwrap(),
+        );
+        assert_eq!((found.dev(), found.ino()), (own.dev(), own.ino()), "{name}");
+    }
+    let list = std::io::read_to_string(File::from(list)).unwrap();
+    assert_eq!(list, world.sandbox.proc_file("mountinfo"));
+}

@@ -124,7 +124,7 @@ fn what_is_left_of_an_ended_command_stops_as_well() {
 #[test]
 fn a_paused_command_can_be_killed_and_signalled() {
     let world = World::new();
-    let (killed, one, _) = world.address.spawn(sh("echo ready; sleep 1000"));
+    let (killed, one, _) = world.address.spawn(sh("echo ready; exec sleep 1000"));
     let (told, other, _) = world.address.spawn(sh(
         "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done",
     ));
@@ -311,6 +311,34 @@ fn the_clocks_of_a_held_sandbox_run_on() {
 }
 
 #[test]
+fn without_a_cgroup_only_a_sandbox_is_held_in_which_no_command_runs() {
+    let world = without_cgroup();
+    let (client, process, _) = world.address.spawn(sh("echo ready; sleep 1000"));
+    client.until(|report| report.stdout == b"ready\n");
+    let holder = world.address.connect();
+    match holder.ask(&Request::Hold {}) {
+        Event::Failed { failure, message } => assert_eq!(failure, Failure::State {}, "{message}"),
+        other => panic!("{other:?}"),
+    }
+    world.address.ask(&Request::Signal {
+        process,
+        signal: 9,
+        tree: true,
+    });
+    client.rest();
+    assert_eq!(holder.ask(&Request::Hold {}), Event::Done {});
+    let late = world.address.connect();
+    late.send(&Request::Spawn {
+        spawn: sh("echo on"),
+    });
+    assert_eq!(holder.ask(&Request::Claim {}), Event::Done {});
+    assert!(!late.is_readable(std::time::Duration::from_millis(50)));
+    drop(holder);
+    assert!(matches!(late.event(), Event::Started { .. }));
+    assert_eq!(late.rest().expect_code(0).out(), "on\n");
+}
+
+#[test]
 fn without_a_cgroup_it_is_refused() {
     let world = without_cgroup();
     let refused = |event| match event {
@@ -320,7 +348,6 @@ fn without_a_cgroup_it_is_refused() {
         other => panic!("{other:?}"),
     };
     refused(world.address.ask(&Request::Pause {}));
-    refused(world.address.ask(&Request::Hold {}));
     refused(world.address.set_expiry(true, 0));
     assert_eq!(world.address.ask(&Request::Resume {}), Event::Done {});
     assert_eq!(world.address.set_expiry(false, 100), Event::Done {});

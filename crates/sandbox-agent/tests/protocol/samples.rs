@@ -47,6 +47,7 @@ fn configure() -> Configure {
         rights: Rights::Root {
             storage_base: 0x7000_0000,
         },
+        join: false,
         staging: "/srv/staging".into(),
     }
 }
@@ -80,7 +81,6 @@ fn overlay() -> Overlay {
 
 fn rotate() -> Rotate {
     Rotate {
-        pid: 4711,
         uid_base: 0x7001_0000,
         uid_count: 65_536,
         overlays: vec![overlay()],
@@ -115,7 +115,7 @@ fn create() -> Create {
     }
 }
 
-fn zygote_requests() -> [ZygoteRequest; 6] {
+fn zygote_requests() -> [ZygoteRequest; 8] {
     let path = || Blob::from("/state/x");
     let others = vec![Owned {
         path: "etc/shadow".into(),
@@ -135,10 +135,20 @@ fn zygote_requests() -> [ZygoteRequest; 6] {
             path: path(),
             most_files: 500_000,
         },
+        ZygoteRequest::Move {
+            from: path(),
+            to: path(),
+        },
+        ZygoteRequest::Copy {
+            from: vec![path()],
+            to: path(),
+            bytes: 1 << 30,
+            files: 500_000,
+        },
     ]
 }
 
-fn replies() -> [Reply; 8] {
+fn replies() -> [Reply; 10] {
     let step = "mount the overlay".to_owned();
     [
         Reply::Ready { version: 1 },
@@ -153,6 +163,8 @@ fn replies() -> [Reply; 8] {
             files: 1,
             is_whole: true,
         },
+        Reply::Elsewhere {},
+        Reply::Copied { bytes: 1, files: 2 },
     ]
 }
 
@@ -212,6 +224,7 @@ fn requests() -> Vec<Request> {
         Request::Pause {},
         Request::Hold {},
         Request::Claim {},
+        Request::Places {},
         Request::Usage {},
         Request::Resume {},
         Request::SetExpiry {
@@ -266,7 +279,11 @@ fn events() -> Vec<Event> {
     events.extend([Some(3), None].map(|processes| Event::Usage { processes }));
     let (stream, at, len) = (2, 5, 70_000);
     events.extend([Event::Shared {}, Event::Kept { stream, at, len }]);
-    events.extend([Event::Network { ipv6: true }, Event::Connecting {}]);
+    events.extend([
+        Event::Network { ipv6: true },
+        Event::Connecting {},
+        Event::Places {},
+    ]);
     let exited = |exit: &Exit| Event::Exited {
         exit: exit.clone(),
         at: 5,

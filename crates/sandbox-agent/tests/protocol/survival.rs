@@ -99,6 +99,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Pause {}),
         Just(Request::Hold {}),
         Just(Request::Claim {}),
+        Just(Request::Places {}),
         Just(Request::Usage {}),
         Just(Request::Resume {}),
         any::<(bool, u64)>().prop_map(|(pauses, idle_ms)| Request::SetExpiry { pauses, idle_ms }),
@@ -381,17 +382,21 @@ proptest! {
     fn zygote_messages_survive(message in create(), other in (any::<(u32, u32)>(), blob(), text(), any::<i32>())) {
         let ((version, number), staging, step, errno) = other;
         let overlays = message.overlays.clone();
-        let rotate = Rotate { pid: number, uid_base: number, uid_count: version, overlays, generation: version };
+        let rotate = Rotate { uid_base: number, uid_count: version, overlays, generation: version };
         check(&zygote::Request::Rotate { rotate })?;
         check(&zygote::Request::Create { create: message })?;
         check(&Rights::User {})?;
         check(&Rights::Subordinate { count: number })?;
-        check(&Configure { version, rights: Rights::Root { storage_base: number }, staging: staging.clone() })?;
+        check(&Configure { version, rights: Rights::Root { storage_base: number }, join: errno > 0, staging: staging.clone() })?;
         check(&Reply::Ready { version })?;
         let others = vec![Owned { path: staging.clone(), uid: version, gid: number }];
         check(&zygote::Request::Give { path: staging.clone(), others })?;
         let file = zygote::OwnedFile { inode: number.into(), uid: version, gid: number, mode: 0o755 };
         check(&zygote::Owners { files: vec![file] })?;
+        let from = vec![staging.clone()];
+        check(&zygote::Request::Copy { from, to: staging.clone(), bytes: number.into(), files: 1 })?;
+        check(&Reply::Copied { bytes: number.into(), files: 1 })?;
+        check(&zygote::Request::Move { from: staging.clone(), to: staging.clone() })?;
         check(&zygote::Request::Remove { path: staging.clone() })?;
         check(&zygote::Request::Measure { path: staging.clone(), most_files: number.into() })?;
         check(&Reply::Measured { bytes: number.into(), files: 1, is_whole: errno > 0 })?;

@@ -108,6 +108,7 @@ impl Zygote {
             rights: Rights::Root {
                 storage_base: STORAGE_BASE,
             },
+            join: false,
             staging: blob(&staging),
         };
         self.send(&configure.encode(), &[]);

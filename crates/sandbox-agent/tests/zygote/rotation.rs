@@ -49,7 +49,6 @@ impl World {
             }
         }
         Rotate {
-            pid: self.sandbox.pid,
             uid_base: self.request.uid_base,
             uid_count: self.request.uid_count,
             overlays,
@@ -59,8 +58,18 @@ impl World {
 
     fn rotate(&self, rotate: Rotate) -> Reply {
         let message = Request::Rotate { rotate }.encode();
-        let fds = [&self.sandbox.pidfd, &self.sandbox.lifeline].map(|fd| fd.as_fd());
-        self.zygote.send(&message, &fds);
+        self.rotate_at(&message, self.sandbox.pid)
+    }
+
+    /// Sends the request with the places of process `pid`.
+    fn rotate_at(&self, message: &[u8], pid: u32) -> Reply {
+        let place = |name: &str| fs::File::open(format!("/proc/{pid}/{name}")).unwrap();
+        let places = ["ns/user", "ns/mnt", "root", "mountinfo"].map(place);
+        let mut fds = [&self.sandbox.pidfd, &self.sandbox.lifeline]
+            .map(|fd| fd.as_fd())
+            .to_vec();
+        fds.extend(places.iter().map(|place| place.as_fd()));
+        self.zygote.send(message, &fds);
         self.zygote.receive().unwrap().0
     }
 
@@ -172,9 +181,15 @@ fn what_cannot_be_done_changes_nothing() {
     world.sh("echo x >/etc/file");
     let before = world.mounts();
     let good = world.rotation(1);
-    let bad: [fn(&mut Rotate); 7] = [
+    let message = Request::Rotate {
+        rotate: good.clone(),
+    }
+    .encode();
+    let reply = world.rotate_at(&message, std::process::id());
+    assert!(matches!(reply, Reply::Failed { .. }), "{reply:?}");
+    assert_eq!(world.mounts(), before);
+    let bad: [fn(&mut Rotate); 6] = [
         |rotate| rotate.uid_count = 0,
-        |rotate| rotate.pid = std::process::id(),
         |rotate| rotate.overlays.clear(),
         |rotate| drop(rotate.overlays.remove(0)),
         |rotate| rotate.overlays[1].target = "/etc".into(),

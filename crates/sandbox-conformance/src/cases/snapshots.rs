@@ -21,10 +21,10 @@ cases! { "snapshots":
     a_removed_snapshot_stays_for_those_who_use_it [Snapshots, Templates, Shell],
     a_fork_goes_its_own_way [Snapshots],
     a_fork_of_nothing_is_not_found [Snapshots],
-    forks_at_once_are_of_one_moment [Snapshots, Shell],
+    forks_at_once_are_of_one_moment [Snapshots, Pause, Shell],
     forks_of_forks_keep_all_changes [Snapshots, Shell],
     changes_of_every_kind_are_kept [Snapshots, Shell],
-    a_snapshot_disturbs_no_command [Snapshots, Shell],
+    a_snapshot_disturbs_no_command [Snapshots, Pause, Shell],
     a_paused_sandbox_is_kept_and_stays_paused [Snapshots, Pause, Shell],
 }
 

@@ -106,11 +106,6 @@ impl Request {
         let unsupported =
             |what: &str| Err(Error::unsupported(what).with_provider(super::provider::NAME));
         let state = &shared.site.state;
-        if let Some(Source::Snapshot(_) | Source::Fork(_)) = &options.source
-            && !snapshot::can_be_taken(&shared.site.host)
-        {
-            return unsupported("a snapshot or fork without root or without a cgroup of version 2");
-        }
         let (template, fork) = match options.source {
             None => (TemplateId::new(template::DEFAULT), None),
             Some(Source::Template(id)) => (id, None),

@@ -103,9 +103,12 @@ fn user_ids(host: &Host, holds: bool) -> Wall {
 }
 
 /// What is not carried over from a sandbox to those that start from it, and how the rest is, if that has this store.
-pub(crate) fn files_alone(store: Option<Store>) -> Wall {
+pub(crate) fn files_alone(host: &Host, store: Option<Store>) -> Wall {
     let how = match store {
         None => "",
+        Some(Store::Directory) if host.v2.is_none() => {
+            ", without a copy, as long as nothing runs in that"
+        }
         Some(Store::Directory) => ", without a copy if nothing runs in that",
         Some(Store::Memory) => ", as a copy",
         Some(Store::Subvolume) => ", by a snapshot of its file system",

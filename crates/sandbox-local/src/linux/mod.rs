@@ -16,6 +16,7 @@ mod made;
     expect(dead_code, unused_imports, reason = "nothing offers a network yet")
 )]
 mod network;
+mod places;
 mod pool;
 mod process;
 mod provider;

@@ -238,11 +238,15 @@ impl SandboxProvider for LocalProvider {
         let site = &self.shared.site;
         let mut report = enforcement::report(&site.host, &limits, site.weaken);
         match &options.source {
-            Some(Source::Snapshot(_)) => report.walls.push(enforcement::files_alone(None)),
+            Some(Source::Snapshot(_)) => report
+                .walls
+                .push(enforcement::files_alone(&site.host, None)),
             Some(Source::Fork(id)) => {
                 let record = site.records.read(id).ok().flatten();
                 let store = record.map(|record| record.store);
-                report.walls.push(enforcement::files_alone(store));
+                report
+                    .walls
+                    .push(enforcement::files_alone(&site.host, store));
             }
             _ => {}
         }

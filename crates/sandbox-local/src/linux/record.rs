@@ -29,8 +29,11 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
+
+/// How often it is looked whether somebody still keeps the state of a sandbox.
+const KEEP_INTERVAL: Duration = Duration::from_millis(2);
 
 const RECORD: &str = "record.json";
 /// Name of the socket in a record's directory.
@@ -260,10 +263,22 @@ impl Records {
     }
 
     /// Waits until nobody else keeps the state of this sandbox, nor will as long as what is returned is there.
-    pub(crate) fn keep_alone(&self, id: &SandboxId) -> io::Result<File> {
+    ///
+    /// # Errors
+    /// `NotFound` if the sandbox has no record any more, `TimedOut` if others take longer than `within`.
+    pub(crate) fn keep_alone(&self, id: &SandboxId, within: Duration) -> io::Result<File> {
         let alone = File::create(self.path(id).join("keep.lock"))?;
-        alone.lock()?;
-        Ok(alone)
+        let deadline = Instant::now() + within;
+        loop {
+            match alone.try_lock() {
+                Ok(()) => return Ok(alone),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(TryLockError::WouldBlock) => thread::sleep(KEEP_INTERVAL),
+            }
+        }
     }
 
     /// Writes the record of a sandbox that lives, whose name is its own already.

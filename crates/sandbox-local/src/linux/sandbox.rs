@@ -39,6 +39,9 @@ use tokio::time::Instant;
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_AGAIN: Duration = Duration::from_millis(5);
 
+/// How long others may take who keep the state of the same sandbox; each may copy much.
+const KEPT_WITHIN: Duration = Duration::from_secs(300);
+
 /// How long its commands may take to stop, which it gives up itself before.
 const HELD_WITHIN: Duration = Duration::from_secs(30);
 
@@ -75,7 +78,7 @@ pub(crate) fn capabilities(host: &Host) -> Capabilities {
     capabilities.attach = true;
     capabilities.lifecycle = true;
     capabilities.pause = host.v2.is_some();
-    capabilities.snapshots = snapshot::can_be_taken(host);
+    capabilities.snapshots = true;
     capabilities.watch = true;
     capabilities.ports = true;
     capabilities.metrics = true;
@@ -274,18 +277,31 @@ impl LocalSandbox {
         blocking(move || {
             let records = &shared.site.records;
             // Before the commands stop. Others who keep its state may change what it stands on.
-            let _alone = records.keep_alone(&link.id).map_err(|_| link.gone())?;
+            let alone = records.keep_alone(&link.id, KEPT_WITHIN);
+            let _alone = alone.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => link.gone(),
+                io::ErrorKind::TimedOut => {
+                    let message = "others have been keeping the sandbox's state for too long";
+                    Error::new(ErrorKind::Unavailable, message)
+                }
+                _ => link.failed(error),
+            })?;
             let held = Held { connection, link };
-            held.hold()?;
             let record = records.read(&held.link.id);
             let record = record.map_err(|error| held.link.failed(error))?;
             let record = record.ok_or_else(|| held.link.gone())?;
-            let taken = snapshot::take(&shared.site, &record, name, offer, &held);
+            let site = &shared.site;
+            let prepared = snapshot::prepare(site, &record, name, held.connection.as_fd());
+            let taken = prepared.and_then(|prepared| {
+                held.hold()?;
+                snapshot::take(site, prepared, offer, &held)
+            });
             if taken.is_err()
                 && let Err(gone) = held.still_there()
             {
-                // What was made is no layer of anybody's then, and that is the better reason.
-                let site = &shared.site;
+                // What was made is no layer of anybody's then, and that is the better reason. Who cleans up may have read
+                // the record before it named that, and until the record has gone it is taken to be in use.
+                let _ = lock_is_free(&shared, &held.link, CLEANED_WITHIN);
                 snapshot::collect(&site.state, &|| site.templates_in_use());
                 return Err(gone);
             }
@@ -430,8 +446,7 @@ impl Sandbox for LocalSandbox {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
-        let can_keep = snapshot::can_be_taken(&self.shared.site.host);
-        can_keep.then_some(self)
+        Some(self)
     }
 
     fn pause(&self) -> Option<&dyn Pause> {

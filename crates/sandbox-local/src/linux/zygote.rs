@@ -6,6 +6,7 @@
 
 use super::{
     network,
+    places::Places,
     ranges::STORAGE_BASE,
     socket,
     subordinate::{self, Subordinate},
@@ -77,6 +78,7 @@ impl Zygote {
             configure: Configure {
                 version: VERSION,
                 rights,
+                join: false,
                 staging,
             },
             subordinate,
@@ -137,8 +139,8 @@ impl Zygote {
         }
     }
 
-    /// Gives a sandbox, which the connection `claim` has for itself, new overlays. Returns whether it has them: it keeps its own if
-    /// somebody could still write to them.
+    /// Gives a sandbox new overlays, which the connection `claim` has for itself. Returns whether it has them: it keeps its
+    /// own if somebody could still write to them.
     ///
     /// # Errors
     /// Then it has its own in most cases, but if the zygote has ended that cannot be told.
@@ -147,8 +149,23 @@ impl Zygote {
         rotate: Rotate,
         init: BorrowedFd<'_>,
         claim: BorrowedFd<'_>,
+        places: &Places,
     ) -> Result<bool> {
-        match self.request(&Request::Rotate { rotate }, &[init, claim])?.0 {
+        let request = Request::Rotate { rotate };
+        let [users, mounts, root, list] = places.all();
+        let fds = [init, claim, users, mounts, root, list];
+        let reply = match self.request(&request, &fds)?.0 {
+            Reply::Elsewhere {} => {
+                // It is another program's. Only who is in the same user namespace can do it.
+                let mut configure = self.configure.clone();
+                configure.join = true;
+                let running = Running::start(&configure, None, &[users])?;
+                let answer = ask(running.socket.as_fd(), &request, &fds);
+                answer.map_err(|error| vanished().with_source(error))?.0
+            }
+            reply => reply,
+        };
+        match reply {
             Reply::Rotated {} => Ok(true),
             Reply::Busy {} => Ok(false),
             Reply::Failed { step, errno } => Err(failed(&step, errno)),
@@ -166,7 +183,7 @@ impl Zygote {
             *running = None;
         }
         if running.is_none() {
-            *running = Some(Running::start(&self.configure, self.subordinate)?);
+            *running = Some(Running::start(&self.configure, self.subordinate, &[])?);
         }
         running
             .as_ref()
@@ -198,7 +215,11 @@ impl Zygote {
 }
 
 impl Running {
-    fn start(configure: &Configure, subordinate: Option<&Subordinate>) -> Result<Self> {
+    fn start(
+        configure: &Configure,
+        subordinate: Option<&Subordinate>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Self> {
         let start = || -> io::Result<Self> {
             let (ours, theirs) = socket::pair()?;
             let program = socket::sealed(AGENT)?;
@@ -220,7 +241,7 @@ impl Running {
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
         let socket = running.socket.as_fd();
-        let mut answer = ask(socket, configure, &[]);
+        let mut answer = ask(socket, configure, fds);
         if let (Ok((Reply::Unmapped {}, _)), Some(subordinate)) = (&answer, subordinate) {
             subordinate.map(running.child.id())?;
             answer = ask(socket, &Request::Mapped {}, &[]);

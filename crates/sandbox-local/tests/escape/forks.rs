@@ -63,7 +63,7 @@ async fn what_could_gain_rights_belongs_to_nobody_of_the_host() {
             continue;
         };
         seen += 1;
-        assert!(status.uid() >= 0x7000_0000 && status.gid() >= 0x7000_0000);
+        assert!(status.uid() >= FIRST_OF_NOBODY && status.gid() >= FIRST_OF_NOBODY);
     }
     assert!(seen >= 1);
     let own = fork
@@ -71,6 +71,9 @@ async fn what_could_gain_rights_belongs_to_nobody_of_the_host() {
         .await;
     assert_eq!(own.unwrap().stdout_text(), "0 6755\n");
 }
+
+/// Of the storage range, and of the subordinate ids of the tests as well, no id is below this one.
+const FIRST_OF_NOBODY: u32 = 1_600_000_000;
 
 /// Everything by which a program could still get at what the sandbox's root was before: other roots, the parent of the
 /// root, and what processes and the list of mounts show.

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 const LIMITS: &str = "limits need a cgroup";
 const DISK: &str = "only root can make a file system for one sandbox";
+const BUSY: &str = "what runs is stopped by a cgroup";
 const ROOT: &str = "there is no root inside";
 const HOSTS_ROOT: &str = "the host's root prepares it";
 
@@ -38,8 +39,12 @@ const LACKING: &[(&str, &str)] = &[
     ("own_limits::", LIMITS),
     ("pool::limits_hold_that_came_with_who_took_it", LIMITS),
     ("pool::what_was_asked_for_is_what_the_sandbox_has", LIMITS),
-    ("rotations::", HOSTS_ROOT),
-    ("snapshots::", HOSTS_ROOT),
+    ("rotations::a_sandbox_and_its_forks_share_what_was", "it changes files as root"),
+    ("rotations::a_sandbox_whose_devices_were_removed", "devices are the host's own"),
+    ("rotations::all_mounts_are_where_they_were", "there are no volumes"),
+    ("rotations::several_who_fork_at_the_same_time", BUSY),
+    ("rotations::where_something_runs_files_are_copied", BUSY),
+    ("snapshots::what_ran_with_an_owner_of_files", ROOT),
     ("template::accounts_can_be_added", ROOT),
     ("template::everything_is_writable_and_the_host_is_unchanged", ROOT),
     ("template::packages_are_installed_by_root_and_by_sudo", ROOT),

@@ -14,6 +14,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 const LIMITS: &str = "limits need a cgroup";
 const DISK: &str = "only root can make a file system for one sandbox";
+const BUSY: &str = "what runs is stopped by a cgroup";
 const HOSTS_ROOT: &str = "the host's root prepares it";
 
 /// What does not apply, by the beginning of its name, and why.
@@ -32,8 +33,10 @@ const LACKING: &[(&str, &str)] = &[
     ("own_limits::", LIMITS),
     ("pool::limits_hold_that_came_with_who_took_it", LIMITS),
     ("pool::what_was_asked_for_is_what_the_sandbox_has", LIMITS),
-    ("rotations::", HOSTS_ROOT),
-    ("snapshots::", HOSTS_ROOT),
+    ("rotations::a_sandbox_whose_devices_were_removed", "devices are the host's own"),
+    ("rotations::all_mounts_are_where_they_were", "there are no volumes"),
+    ("rotations::several_who_fork_at_the_same_time", BUSY),
+    ("rotations::where_something_runs_files_are_copied", BUSY),
     ("template::everything_is_writable_and_the_host_is_unchanged", "see what is different below"),
     ("template::what_is_below_a_mount_of_the_host_is_looked_through", HOSTS_ROOT),
     ("template::what_only_some_users_of_the_host_may_read_is_not_there", HOSTS_ROOT),

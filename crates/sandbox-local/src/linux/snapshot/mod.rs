@@ -6,13 +6,11 @@
 //! manifest another name. Whatever is not offered and not in use goes: with the last sandbox that uses it, with the next
 //! start of a program, or with `prune`.
 
-mod copy;
 mod rotate;
 mod take;
 
 use super::{
     disk,
-    host::Host,
     record::{Record, Records, make_private, random, storage_error},
     remove::remove_tree,
     template::{self, ImportedTemplate, InUse, Origin, Template, Tree, hold},
@@ -28,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-pub(crate) use take::{Holder, Taken, take};
+pub(crate) use take::{Holder, Taken, prepare, take};
 
 /// Name of the directory of all snapshots in the state directory.
 pub(crate) const DIRECTORY: &str = "snapshots";
@@ -41,11 +39,6 @@ const WITHDRAWN: &str = "withdrawn.json";
 /// What the id of a snapshot begins with, and how many random letters and digits follow.
 const PREFIX: &str = "snap-";
 const RANDOM: usize = 12;
-
-/// Whether the files of a sandbox can be kept: its commands must be stopped, and only root may read all that they wrote.
-pub(crate) fn can_be_taken(host: &Host) -> bool {
-    host.is_root && host.v2.is_some()
-}
 
 /// What a snapshot consists of, and where it is from. Paths are relative to the state directory, or absolute.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -12,37 +12,44 @@ use super::{
 use crate::linux::{
     create::{ids, overlays},
     init,
+    places::Places,
     record::{Record, STORE},
     remove::remove_tree,
     site::Site,
     store,
     template::Tree,
+    zygote::Zygote,
 };
-use sandbox_agent::protocol::zygote::{Rotate, source};
+use sandbox_agent::protocol::{
+    Blob,
+    zygote::{Request, Rotate},
+};
 use std::{
     fs, io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
-/// Puts the sandbox of this record, which the connection `claim` has for itself, on the snapshot that is being made, whose
-/// `manifest` is given the trees with it. `None` if that cannot be done now; then the sandbox is as it was.
+/// Puts the sandbox of this record, which the connection `claim` has for itself, on the snapshot that is being made, above
+/// `lowers`; its `manifest` is given the trees with it. `None` if that cannot be done now; then the sandbox is as it was, and
+/// what was being made is gone.
 pub(super) fn rotate(
     site: &Site,
     record: &Record,
     claim: BorrowedFd<'_>,
-    new: New,
+    lowers: &[Tree],
+    new: &mut Option<New>,
     manifest: impl FnOnce(Vec<Tree>) -> Manifest,
 ) -> sandbox_core::Result<Option<Made>> {
     let failed = super::take::not_copied;
     let store = site.records.path(&record.id).join(STORE);
-    let trees = below(&site.state, record.trees.clone());
-    let layered = if new.is_deep(&trees) {
-        new.copy(&store, record.generation, trees)
-            .map(|(trees, _)| trees)
-    } else {
-        new.adopt(&store, record.generation, trees)
+    let Some(new) = new.take() else {
+        return Ok(None);
     };
+    let layered = new.adopt(&store, record.generation, lowers.to_vec());
     let made = new.put(&site.state, manifest(layered.map_err(failed)?), WITHDRAWN)?;
     let moved = move_on(site, record, claim, &made).map_err(failed)?;
     if !moved {
@@ -56,7 +63,10 @@ fn move_on(site: &Site, record: &Record, claim: BorrowedFd<'_>, made: &Made) -> 
     let mut record = record.clone();
     let store = &site.records.path(&record.id).join(STORE);
     let path = site.records.path(&record.id);
-    let Some((pid, init)) = init::find(&path, &record.uids())? else {
+    let Some((_, init)) = init::find(&path, &record.uids())? else {
+        return Ok(false);
+    };
+    let Some(places) = Places::of(site, &record, claim)? else {
         return Ok(false);
     };
     record.next = Some(made.directory());
@@ -66,18 +76,17 @@ fn move_on(site: &Site, record: &Record, claim: BorrowedFd<'_>, made: &Made) -> 
     let trees = standing(site, store, record.generation, made);
     let (uid_base, uid_count, _) = ids(&record);
     let rotate = Rotate {
-        pid,
         uid_base,
         uid_count,
         overlays: overlays(store, &trees, generation),
         generation,
     };
-    match site.zygote.rotate(rotate, init.as_fd(), claim) {
+    match site.zygote.rotate(rotate, init.as_fd(), claim, &places) {
         Ok(true) => {}
         Ok(false) => tracing::debug!(id = %record.id, "files of the sandbox are open for writing"),
         Err(error) => tracing::debug!(id = %record.id, %error, "the sandbox keeps its layers"),
     }
-    let settled = settle(site, &record)?;
+    let settled = settle(site, &record, claim)?;
     let moved = settled.generation == generation;
     // What is of no use any more: the old directories to work in, or the new ones.
     let unused = if moved { record.generation } else { generation };
@@ -123,13 +132,18 @@ fn own_layer(state: &Path, directory: &str, index: usize) -> PathBuf {
     state.join(directory).join(index.to_string())
 }
 
-/// Brings the record of a sandbox in line with what the kernel has done, if somebody was about to change it; returns it.
-pub(super) fn settle(site: &Site, record: &Record) -> io::Result<Record> {
+/// Brings the record of a sandbox, which answers on `connection`, in line with what the kernel has done, if somebody was
+/// about to change it; returns it.
+pub(super) fn settle(
+    site: &Site,
+    record: &Record,
+    connection: BorrowedFd<'_>,
+) -> io::Result<Record> {
     let mut settled = record.clone();
     let Some(next) = settled.next.take() else {
         return Ok(settled);
     };
-    if is_at(site, record, record.generation + 1)? {
+    if is_at(site, record, connection, record.generation + 1)? {
         let manifest = Manifest::read(&site.state.join(&next), WITHDRAWN)?;
         let store = site.records.path(&record.id).join(STORE);
         for (index, tree) in manifest.trees.iter().enumerate() {
@@ -137,7 +151,7 @@ pub(super) fn settle(site: &Site, record: &Record) -> io::Result<Record> {
             let top = tree.lowers.first().map(|top| site.state.join(&top.path));
             if top.as_ref() == Some(&own) && !own.exists() {
                 let [upper, _] = store::names(index, record.generation);
-                fs::rename(store.join(upper), own)?;
+                move_directory(&store.join(upper), &own)?;
             }
         }
         settled.trees = manifest.trees;
@@ -148,35 +162,39 @@ pub(super) fn settle(site: &Site, record: &Record) -> io::Result<Record> {
 }
 
 /// Whether the root of a sandbox is of this generation. One that has ended has none.
-fn is_at(site: &Site, record: &Record, generation: u32) -> io::Result<bool> {
-    let path = site.records.path(&record.id);
-    let Some((pid, _init)) = init::find(&path, &record.uids())? else {
-        return Ok(false);
-    };
-    // Names in it are those that are given inside, and may be of any bytes.
-    let list = fs::read(format!("/proc/{pid}/mountinfo"))?;
-    Ok(is_root_of(&String::from_utf8_lossy(&list), generation))
-}
-
-/// Whether a list of mounts has an overlay of this generation as its root.
-fn is_root_of(list: &str, generation: u32) -> bool {
-    let mut lines = list.lines().filter_map(|line| line.split_once(" - "));
-    let wanted = format!("overlay {} ", source(generation));
-    lines.any(|(place, rest)| place.split(' ').nth(4) == Some("/") && rest.starts_with(&wanted))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_generation_is_that_of_the_root() {
-        let list = "1 2 0:1 / /usr rw - overlay generation-3 rw\n\
-                    3 2 0:2 / / rw master:1 - overlay generation-12 rw,lowerdir=/l/0\n";
-        assert!(is_root_of(list, 12));
-        for other in [0, 1, 2, 3, 120] {
-            assert!(!is_root_of(list, other));
-        }
-        assert!(!is_root_of("", 0));
+fn is_at(
+    site: &Site,
+    record: &Record,
+    connection: BorrowedFd<'_>,
+    generation: u32,
+) -> io::Result<bool> {
+    match Places::of(site, record, connection)? {
+        Some(places) => places.are_at(generation),
+        None => Ok(false),
     }
+}
+
+/// Moves the directory of changed files to its place in a snapshot. Whoever moves a directory must be able to write to it.
+fn move_directory(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let Some(helper) = Zygote::helper() else {
+                return move_closed(from, to);
+            };
+            let blob = |path: &Path| Blob(path.as_os_str().as_bytes().to_vec());
+            let (from, to) = (blob(from), blob(to));
+            helper.tend(&Request::Move { from, to }).map(drop)
+        }
+        moved => moved,
+    }
+}
+
+/// As [`move_directory`], of one that is this program's user's.
+fn move_closed(from: &Path, to: &Path) -> io::Result<()> {
+    let permissions = fs::symlink_metadata(from)?.permissions();
+    fs::set_permissions(from, fs::Permissions::from_mode(0o700))?;
+    let moved = fs::rename(from, to);
+    let now = if moved.is_ok() { to } else { from };
+    fs::set_permissions(now, permissions)?;
+    moved
 }

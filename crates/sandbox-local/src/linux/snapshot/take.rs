@@ -2,8 +2,8 @@
 //! file system, or by copying it.
 
 use super::{
-    DIRECTORY, How, Manifest, NEW, OFFERED, Offered, WITHDRAWN, below, copy, copy::Budget,
-    hold_all, make_directory, new_id, relative, require_free, rotate,
+    DIRECTORY, How, Manifest, NEW, OFFERED, Offered, WITHDRAWN, below, hold_all, make_directory,
+    new_id, relative, require_free, rotate,
 };
 use crate::linux::{
     create::{check_name, now_ms},
@@ -15,11 +15,15 @@ use crate::linux::{
     template::{Layer, Template, Tree, hold},
     usage,
 };
+use sandbox_agent::protocol::{
+    Blob,
+    zygote::{Reply, Request},
+};
 use sandbox_core::{Error, ErrorKind, Result, SnapshotInfo};
 use std::{
     fs::{self, File},
     io,
-    os::fd::BorrowedFd,
+    os::{fd::BorrowedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
@@ -52,18 +56,28 @@ pub(crate) trait Holder {
     fn still_there(&self) -> Result<()>;
 }
 
-/// Keeps what the sandbox of this record has changed, of which nothing runs meanwhile. Nobody else does the same. A snapshot
-/// without `offer` is for the template that comes with it alone.
+/// A sandbox of which a snapshot is about to be taken.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    record: Record,
+    name: Option<String>,
+    /// What it stands on.
+    lowers: Vec<Tree>,
+    /// What is to be the snapshot, if something of it is there already.
+    new: Option<New>,
+}
+
+/// Does what takes long, while the commands of the sandbox go on, which answers on `connection`: merges layers that nobody
+/// changes any more. Nobody else does the same.
 ///
 /// # Errors
-/// `AlreadyExists` for the name, `QuotaExceeded` if there is too much to copy, `StorageFull`.
-pub(crate) fn take(
+/// `AlreadyExists` for the name, `StorageFull`.
+pub(crate) fn prepare(
     site: &Site,
     record: &Record,
     name: Option<String>,
-    offer: bool,
-    holder: &impl Holder,
-) -> Result<Taken> {
+    connection: BorrowedFd<'_>,
+) -> Result<Prepared> {
     let failed = |error| storage_error(error, "the snapshot could not be written");
     if let Some(name) = &name {
         check_name(name)?;
@@ -73,15 +87,47 @@ pub(crate) fn take(
         let message = "the sandbox was made by a version that takes no snapshots";
         return Err(Error::new(ErrorKind::InvalidState, message));
     }
-    let record = &rotate::settle(site, record).map_err(failed)?;
-    let (lowers, generation) = (below(&site.state, record.trees.clone()), record.generation);
+    let record = rotate::settle(site, record, connection).map_err(failed)?;
+    let mut lowers = below(&site.state, record.trees.clone());
+    let mut new = None;
+    if lowers.iter().any(|tree| count_ours(site, tree) >= DEEPEST) {
+        let made = New::make(&site.state, &lowers).map_err(failed)?;
+        lowers = made.merge(site, lowers).map_err(failed)?;
+        new = Some(made);
+    }
+    Ok(Prepared {
+        record,
+        name,
+        lowers,
+        new,
+    })
+}
+
+/// Keeps what a sandbox has changed, of which nothing runs meanwhile. A snapshot without `offer` is for the template that
+/// comes with it alone.
+///
+/// # Errors
+/// `QuotaExceeded` if there is too much to copy, `StorageFull`; `InvalidState` if something runs and cannot be stopped.
+pub(crate) fn take(
+    site: &Site,
+    prepared: Prepared,
+    offer: bool,
+    holder: &impl Holder,
+) -> Result<Taken> {
+    let failed = |error| storage_error(error, "the snapshot could not be written");
+    let Prepared {
+        record,
+        name,
+        lowers,
+        new: prepared,
+    } = prepared;
     let path = site.records.path(&record.id);
     let store = path.join(STORE);
-    let changed = has_changes(&store, record).map_err(not_copied)?;
+    let changed = has_changes(&store, &record).map_err(not_copied)?;
     if !offer && !changed {
-        return unchanged(site, record, lowers);
+        return unchanged(site, &record, below(&site.state, record.trees.clone()));
     }
-    let manifest = |trees: Vec<Tree>, how, bytes, files| Manifest {
+    let manifest = |trees: Vec<Tree>, how, copied: Copied| Manifest {
         name: name.clone(),
         created_ms: now_ms(),
         sandbox: record.id.clone(),
@@ -90,34 +136,65 @@ pub(crate) fn take(
         env: record.template_env.clone(),
         trees: relative(&site.state, &trees),
         how,
-        bytes,
-        files,
+        bytes: copied.bytes,
+        files: copied.files,
     };
-    let new = || New::make(&site.state, &lowers).map_err(failed);
+    let new = match prepared {
+        Some(new) => new,
+        None => New::make(&site.state, &lowers).map_err(failed)?,
+    };
+    let mut new = Some(new);
     if changed && record.store == Store::Directory && holder.claim()? {
         // To count them takes longer the more there are, which is nothing that a fork should wait for.
         let known = offer.then(|| usage::of_disk(&path)).flatten();
         let (bytes, files) = known.unwrap_or_default();
-        let frozen = |trees| manifest(trees, How::Frozen, bytes, files);
-        if let Some(made) = rotate::rotate(site, record, holder.connection(), new()?, frozen)? {
+        let frozen = |trees| manifest(trees, How::Frozen, Copied { bytes, files });
+        let rotation = rotate::rotate(
+            site,
+            &record,
+            holder.connection(),
+            &lowers,
+            &mut new,
+            frozen,
+        )?;
+        if let Some(made) = rotation {
             holder.still_there()?;
             return made.taken(&site.state, offer);
         }
     }
-    let new = new()?;
-    let (how, taken) = match record.store {
-        Store::Subvolume if !new.is_deep(&lowers) => {
-            (How::Shared, new.share(site, record, &store, lowers.clone()))
+    if changed && !can_be_stopped(&record) {
+        return Err(not_stopped());
+    }
+    let new = match new {
+        Some(new) => new,
+        None => {
+            New::make(&site.state, &below(&site.state, record.trees.clone())).map_err(failed)?
         }
-        _ => (How::Copied, new.copy(&store, generation, lowers.clone())),
+    };
+    let (how, taken) = match record.store {
+        _ if !changed => (How::Copied, Ok((lowers, Copied::default()))),
+        Store::Subvolume => (How::Shared, new.share(site, &record, &store, lowers)),
+        _ => (
+            How::Copied,
+            new.copy(site, &store, record.generation, lowers),
+        ),
     };
     // What somebody removes meanwhile cannot be copied either, and that is the better reason.
     holder.still_there()?;
     let (trees, copied) = taken.map_err(not_copied)?;
-    let manifest = manifest(trees, how, copied.bytes, copied.files);
     let file = if offer { OFFERED } else { WITHDRAWN };
-    new.put(&site.state, manifest, file)?
+    new.put(&site.state, manifest(trees, how, copied), file)?
         .taken(&site.state, offer)
+}
+
+/// Whether what runs in the sandbox has stopped once that is held.
+fn can_be_stopped(record: &Record) -> bool {
+    record.groups.v2.is_some()
+}
+
+fn not_stopped() -> Error {
+    let message = "something runs in the sandbox that cannot be stopped without a cgroup of version 2: end it first";
+    Error::new(ErrorKind::InvalidState, message)
 }
 
 /// Whether anything is in the upper directories of a store.
@@ -137,7 +214,11 @@ fn upper_of(store: &Path, index: usize, generation: u32) -> PathBuf {
 }
 
 fn is_empty(directory: &Path) -> io::Result<bool> {
-    Ok(fs::read_dir(directory)?.next().is_none())
+    match fs::read_dir(directory) {
+        // Somebody inside has closed it to an ordinary user: a change as well.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        entries => Ok(entries?.next().is_none()),
+    }
 }
 
 /// What a sandbox that has changed nothing was made from itself.
@@ -169,7 +250,15 @@ pub(super) fn not_copied(error: io::Error) -> Error {
     Error::new(ErrorKind::QuotaExceeded, message)
 }
 
+/// What was copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Copied {
+    bytes: u64,
+    files: u64,
+}
+
 /// A snapshot that is being made. Dropping it removes what there is of it.
+#[derive(Debug)]
 pub(super) struct New {
     id: String,
     path: PathBuf,
@@ -195,22 +284,20 @@ impl New {
         }
     }
 
-    /// How many layers of a tree are of snapshots.
-    fn count_ours(&self, tree: &Tree) -> usize {
-        let snapshots = self.path.parent();
-        let disk = snapshots
-            .and_then(Path::parent)
-            .map(|state| state.join(disk::DIRECTORY));
-        let is_ours = |layer: &&Layer| {
-            let place = layer.path.parent().and_then(Path::parent);
-            place == snapshots || place == disk.as_deref()
-        };
-        tree.lowers.iter().take_while(is_ours).count()
-    }
-
-    /// Whether one more layer would be one too many.
-    pub(super) fn is_deep(&self, trees: &[Tree]) -> bool {
-        trees.iter().any(|tree| self.count_ours(tree) >= DEEPEST)
+    /// Puts one layer in the place of the upper half of those of each tree that has too many. Nobody changes them any more,
+    /// so that nothing has to wait meanwhile.
+    fn merge(&self, site: &Site, mut trees: Vec<Tree>) -> io::Result<Vec<Tree>> {
+        for (index, tree) in trees.iter_mut().enumerate() {
+            if count_ours(site, tree) < DEEPEST {
+                continue;
+            }
+            let path = self.path.join(format!("{index}.merged"));
+            let upper_half = tree.lowers.drain(..DEEPEST / 2);
+            let upper_half: Vec<_> = upper_half.map(|layer| layer.path).collect();
+            copy(site, &upper_half, &path, [u64::MAX; 2])?;
+            tree.lowers.insert(0, Layer { path, stored: true });
+        }
+        Ok(trees)
     }
 
     /// As [`Self::copy`], in no time: the store is part of a file system that can do that.
@@ -220,7 +307,7 @@ impl New {
         record: &Record,
         store: &Path,
         mut trees: Vec<Tree>,
-    ) -> io::Result<(Vec<Tree>, Budget)> {
+    ) -> io::Result<(Vec<Tree>, Copied)> {
         let shared = disk::copy(&site.state, record.id.as_str(), &self.id)?;
         for (index, tree) in trees.iter_mut().enumerate() {
             let upper = |store| upper_of(store, index, record.generation);
@@ -229,7 +316,7 @@ impl New {
                 tree.lowers.insert(0, Layer { path, stored: true });
             }
         }
-        Ok((trees, Budget { bytes: 0, files: 0 }))
+        Ok((trees, Copied::default()))
     }
 
     /// The trees with layers for what is in the upper directories in `store`. They are not there yet.
@@ -249,47 +336,27 @@ impl New {
     }
 
     /// Copies the upper directories in `store`; returns the trees with them, and what was copied.
-    pub(super) fn copy(
+    fn copy(
         &self,
+        site: &Site,
         store: &Path,
         generation: u32,
         mut trees: Vec<Tree>,
-    ) -> io::Result<(Vec<Tree>, Budget)> {
-        let links = self.path.join("links");
-        let mut budget = Budget {
-            bytes: MOST_BYTES,
-            files: MOST_FILES,
-        };
+    ) -> io::Result<(Vec<Tree>, Copied)> {
+        let mut all = Copied::default();
         for (index, tree) in trees.iter_mut().enumerate() {
             let upper = upper_of(store, index, generation);
             if is_empty(&upper)? {
                 continue;
             }
-            let copied = self.path.join(index.to_string());
-            let mut merged = vec![upper];
-            if self.count_ours(tree) >= DEEPEST {
-                let upper_half = tree.lowers.drain(..DEEPEST / 2);
-                merged.extend(upper_half.map(|layer| layer.path));
-            }
-            for layer in merged {
-                // Files of different layers have nothing in common.
-                fs::create_dir(&links)?;
-                copy::copy_tree(&layer, &copied, &links, &mut budget)?;
-                remove_tree(&links)?;
-            }
-            tree.lowers.insert(
-                0,
-                Layer {
-                    path: copied,
-                    stored: true,
-                },
-            );
+            let path = self.path.join(index.to_string());
+            let left = [MOST_BYTES - all.bytes, MOST_FILES - all.files];
+            let copied = copy(site, &[upper], &path, left)?;
+            all.bytes += copied.bytes;
+            all.files += copied.files;
+            tree.lowers.insert(0, Layer { path, stored: true });
         }
-        let copied = Budget {
-            bytes: MOST_BYTES - budget.bytes,
-            files: MOST_FILES - budget.files,
-        };
-        Ok((trees, copied))
+        Ok((trees, all))
     }
 
     /// Gives it its name, from which on it is there, with `file` as its manifest.
@@ -315,6 +382,31 @@ impl New {
             manifest,
             offered: file == OFFERED,
         })
+    }
+}
+
+/// How many layers of a tree are of snapshots.
+fn count_ours(site: &Site, tree: &Tree) -> usize {
+    let places = [DIRECTORY, disk::DIRECTORY].map(|name| site.state.join(name));
+    let is_ours = |layer: &&Layer| {
+        let place = layer.path.parent().and_then(Path::parent);
+        place.is_some_and(|place| places.iter().any(|ours| ours == place))
+    };
+    tree.lowers.iter().take_while(is_ours).count()
+}
+
+/// Has layers, the uppermost first, copied to one at `to`.
+fn copy(site: &Site, from: &[PathBuf], to: &Path, [bytes, files]: [u64; 2]) -> io::Result<Copied> {
+    let blob = |path: &Path| Blob(path.as_os_str().as_bytes().to_vec());
+    let request = Request::Copy {
+        from: from.iter().map(|path| blob(path)).collect(),
+        to: blob(to),
+        bytes,
+        files,
+    };
+    match site.zygote.tend(&request)? {
+        Reply::Copied { bytes, files } => Ok(Copied { bytes, files }),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

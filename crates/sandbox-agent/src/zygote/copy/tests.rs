@@ -1,30 +1,30 @@
 //! What a copy keeps, what it merges, and where it stops.
 
 use super::*;
-use rustix::fs::{CWD, setxattr};
-use std::{
-    fs,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink},
-};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, mkdirat, mknodat, setxattr};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const PLENTY: Budget = Budget {
-    bytes: 1 << 30,
-    files: 100_000,
-};
+/// Bytes and files.
+const PLENTY: [u64; 2] = [1 << 30, 100_000];
+
+const OPAQUE: &str = "trusted.overlay.opaque";
 
 struct Trees(TempDir);
 
 impl Trees {
     fn new() -> Self {
         let trees = Self(tempfile::tempdir().unwrap());
-        for name in ["top", "low", "links"] {
+        for name in ["top", "low"] {
             fs::create_dir(trees.0.path().join(name)).unwrap();
         }
         trees
     }
 
-    fn path(&self, path: &str) -> std::path::PathBuf {
+    fn path(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
     }
 
@@ -44,9 +44,15 @@ impl Trees {
         .unwrap();
     }
 
-    fn copy(&self, from: &str, budget: &mut Budget) -> io::Result<()> {
-        let (from, to) = (self.path(from), self.path("copy"));
-        copy_tree(&from, &to, &self.path("links"), budget)
+    fn copy(&self, from: &[&str], most: [u64; 2]) -> io::Result<Reply> {
+        let blob = |name: &str| Blob(self.path(name).as_os_str().as_bytes().to_vec());
+        let from: Vec<Blob> = from.iter().map(|name| blob(name)).collect();
+        copy(&from, &blob("copy"), "trusted", most)
+    }
+
+    fn is_opaque(&self, path: &str) -> bool {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(self.path(path), OPAQUE, &mut value[..]).is_ok()
     }
 
     fn is_whiteout(&self, path: &str) -> bool {
@@ -71,7 +77,7 @@ fn everything_of_an_entry_is_copied() {
     let old = fs::File::open(&file).unwrap();
     let times = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
     old.set_times(times).unwrap();
-    trees.copy("top", &mut PLENTY.clone()).unwrap();
+    trees.copy(&["top"], PLENTY).unwrap();
 
     let status = fs::metadata(trees.path("copy/d/file")).unwrap();
     assert_eq!((status.uid(), status.gid()), (70_000, 70_001));
@@ -88,8 +94,7 @@ fn everything_of_an_entry_is_copied() {
     let mut value = [0; 8];
     let noted = rustix::fs::getxattr(trees.path("copy/again"), "user.note", &mut value[..]);
     assert_eq!(&value[..noted.unwrap()], b"x");
-    let top = fs::File::open(trees.path("copy")).unwrap();
-    assert!(is_opaque(top.as_fd(), c"d").unwrap());
+    assert!(trees.is_opaque("copy/d"));
     assert_eq!(
         fs::read_link(trees.path("copy/link")).unwrap(),
         Path::new("/nowhere")
@@ -120,8 +125,7 @@ fn a_merged_layer_shows_only_what_the_one_above_does_not_hide() {
     trees.write("top/merged/top", "top");
     setxattr(trees.path("low/merged"), OPAQUE, b"y", XattrFlags::empty()).unwrap();
     trees.write("top/kind", "top");
-    trees.copy("top", &mut PLENTY.clone()).unwrap();
-    trees.copy("low", &mut PLENTY.clone()).unwrap();
+    trees.copy(&["top", "low"], PLENTY).unwrap();
 
     let read = |path: &str| fs::read_to_string(trees.path(path)).unwrap();
     assert_eq!(read("copy/both"), "top");
@@ -131,9 +135,7 @@ fn a_merged_layer_shows_only_what_the_one_above_does_not_hide() {
     assert_eq!(read("copy/merged/low"), "low");
     // What is below both is hidden by the lower one.
     assert!(trees.is_whiteout("copy/merged/removed"));
-    let top = fs::File::open(trees.path("copy")).unwrap();
-    assert!(is_opaque(top.as_fd(), c"merged").unwrap());
-    assert!(!is_opaque(top.as_fd(), c"only").unwrap());
+    assert!(trees.is_opaque("copy/merged") && !trees.is_opaque("copy/only"));
     assert_eq!(read("copy/kind"), "top");
     assert_eq!(read("copy/only/low"), "low");
 }
@@ -144,11 +146,10 @@ fn holes_stay_holes_and_only_what_is_written_counts() {
     let file = fs::File::create(trees.path("top/holes")).unwrap();
     file.set_len(1 << 30).unwrap();
     std::os::unix::fs::FileExt::write_at(&file, b"x", 1 << 29).unwrap();
-    let mut budget = Budget {
-        bytes: 64 * 1024,
-        files: 1,
+    let Reply::Copied { bytes, files } = trees.copy(&["top"], [64 * 1024, 1]).unwrap() else {
+        panic!("another answer");
     };
-    trees.copy("top", &mut budget).unwrap();
+    assert!(bytes <= 64 * 1024 && files == 1);
     let status = fs::metadata(trees.path("copy/holes")).unwrap();
     assert_eq!(status.len(), 1 << 30);
     assert!(status.blocks() * BLOCK <= 64 * 1024);
@@ -160,18 +161,14 @@ fn more_than_the_budget_is_refused() {
     for number in 0..10 {
         trees.write(&format!("top/{number}"), &"x".repeat(10_000));
     }
-    for spent in [
-        Budget {
-            bytes: 50_000,
-            ..PLENTY
-        },
-        Budget { files: 9, ..PLENTY },
-    ] {
-        let error = trees.copy("top", &mut spent.clone()).unwrap_err();
+    for most in [[50_000, 100], [1 << 20, 9]] {
+        let error = trees.copy(&["top"], most).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
-        fs::remove_dir_all(trees.path("copy")).unwrap();
+        for name in ["copy", "copy.links"] {
+            fs::remove_dir_all(trees.path(name)).unwrap();
+        }
     }
-    trees.copy("top", &mut PLENTY.clone()).unwrap();
+    trees.copy(&["top"], PLENTY).unwrap();
 }
 
 #[test]
@@ -186,23 +183,30 @@ fn a_device_is_not_copied() {
         null,
     )
     .unwrap();
-    assert!(trees.copy("top", &mut PLENTY.clone()).is_err());
+    assert!(trees.copy(&["top"], PLENTY).is_err());
 }
 
 #[test]
 fn directories_are_copied_however_many_are_in_each_other() {
     let trees = Trees::new();
     let mut directory = fs::File::open(trees.path("top")).unwrap();
+    let below = |directory: &fs::File| -> fs::File {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        file::open(directory.as_fd(), c"d", flags, 0, 0)
+            .unwrap()
+            .into()
+    };
     for _ in 0..2000 {
         mkdirat(&directory, c"d", Mode::RWXU).unwrap();
-        directory = open_below(directory.as_fd(), c"d").unwrap().into();
+        directory = below(&directory);
     }
-    trees.copy("top", &mut PLENTY.clone()).unwrap();
-    let mut copied = OwnedFd::from(fs::File::open(trees.path("copy")).unwrap());
+    trees.copy(&["top"], PLENTY).unwrap();
+    let mut copied = fs::File::open(trees.path("copy")).unwrap();
     for _ in 0..2000 {
-        copied = open_below(copied.as_fd(), c"d").unwrap();
+        copied = below(&copied);
     }
-    for name in ["top", "copy"] {
-        crate::linux::remove::remove_tree(&trees.path(name)).unwrap();
+    let held = fs::File::open(trees.0.path()).unwrap();
+    for name in [c"top", c"copy"] {
+        crate::zygote::trees::remove_at(held.as_fd(), name).unwrap();
     }
 }
