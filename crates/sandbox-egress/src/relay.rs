@@ -211,6 +211,8 @@ fn watched(
     udp: UdpSocket,
 ) -> io::Result<(tokio::net::TcpListener, tokio::net::UdpSocket)> {
     tcp.set_nonblocking(true)?;
+    // Whatever is accepted has what is set here.
+    socket::prepare(&tcp)?;
     udp.set_nonblocking(true)?;
     Ok((
         tokio::net::TcpListener::from_std(tcp)?,

@@ -64,10 +64,6 @@ enum Way {
 /// Carries a connection, if it may be made. Whatever goes wrong, both sides see a reset.
 pub(super) async fn carry(sandbox: Arc<Sandbox>, program: TcpStream, to: SocketAddr) {
     let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-    // One that cannot be set up so has ended already.
-    if socket::prepare(&program).is_err() {
-        return;
-    }
     let Some((number, cut)) = sandbox.open(to) else {
         return sandbox.too_many(to);
     };

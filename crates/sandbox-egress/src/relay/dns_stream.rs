@@ -3,6 +3,7 @@
 use super::{
     dns::{self, Carrier},
     sandbox::Sandbox,
+    socket,
 };
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
@@ -25,8 +26,9 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let Some((number, _)) = sandbox.open(to) else {
         sandbox.too_many(to);
-        return stream.set_zero_linger();
+        return Ok(());
     };
+    socket::end(&stream)?;
     let _counted = Counted { sandbox, number };
     queries(sandbox, &mut stream).await
 }

@@ -17,6 +17,9 @@ use std::{
 /// Changes of addresses of IPv4 and of IPv6 (`RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`).
 const ADDRESSES: u32 = 0x10 | 0x100;
 
+/// Most notices that are taken at once.
+const MOST_NOTICES: usize = 256;
+
 /// What the operator has said, with the host's addresses as they are now.
 pub(super) struct LiveFloor {
     base: Floor,
@@ -52,11 +55,12 @@ impl LiveFloor {
         Ok(Arc::clone(&current))
     }
 
-    /// Takes all notices that have come.
+    /// Takes the notices that have come.
     fn has_changed(&self) -> bool {
         let mut has_changed = false;
         let mut notice = [0; 1024];
-        loop {
+        // Others can send to it, too, and are not listened to for ever.
+        for _ in 0..MOST_NOTICES {
             match rustix::net::recv(&self.changes, &mut notice, RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN) => return has_changed,
                 Err(Errno::INTR) => {}
@@ -65,6 +69,7 @@ impl LiveFloor {
                 Err(_) => return true,
             }
         }
+        true
     }
 }
 

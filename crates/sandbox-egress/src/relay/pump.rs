@@ -10,7 +10,7 @@ use std::{io, os::fd::AsFd};
 use tokio::{io::Interest, net::TcpStream, task::yield_now};
 
 /// After so many steps others have a turn.
-const STEPS: u32 = 16;
+const STEPS: u32 = 4;
 
 /// How much is copied at once where there is no pipe.
 const COPIED: usize = 16 * 1024;

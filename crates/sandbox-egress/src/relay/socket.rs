@@ -35,7 +35,7 @@ pub(super) async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// Lets what was written arrive, now that nothing more comes.
+/// Lets what was written arrive when the socket is closed.
 pub(super) fn end(stream: &TcpStream) -> io::Result<()> {
     Ok(sockopt::set_socket_linger(stream, None)?)
 }
