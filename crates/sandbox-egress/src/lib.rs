@@ -12,4 +12,4 @@ pub use name::Name;
 pub use policy::{Policy, Reason, Said, Target, Verdict};
 pub use ranges::Class;
 #[cfg(target_os = "linux")]
-pub use relay::{Counters, Limits, Relay, RelayOptions, Served, Sink};
+pub use relay::{Counters, HOST_ADDRESS, HOST_NAME, Limits, Relay, RelayOptions, Served, Sink};

@@ -40,6 +40,7 @@ use tokio::{
 };
 use upstream::Upstream;
 
+pub use host::{HOST_ADDRESS, HOST_NAME};
 pub use options::{Limits, RelayOptions};
 pub use sandbox::Counters;
 

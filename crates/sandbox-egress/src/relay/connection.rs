@@ -3,7 +3,7 @@
 use super::{
     ear::{Ear, Said},
     held::Held,
-    hint,
+    hint, host,
     pump::Pump,
     requests::Requests,
     sandbox::{Heard, Sandbox, Traffic},
@@ -63,7 +63,7 @@ enum Way {
 
 /// Carries a connection, if it may be made. Whatever goes wrong, both sides see a reset.
 pub(super) async fn carry(sandbox: Arc<Sandbox>, program: TcpStream, to: SocketAddr) {
-    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let to = SocketAddr::new(host::meant(to.ip()), to.port());
     let Some((number, cut)) = sandbox.open(to) else {
         return sandbox.too_many(to);
     };

@@ -1,6 +1,7 @@
 //! Answers one DNS query of a sandbox: addresses of names that it may reach, and nothing else.
 
 use super::{
+    host::{HOST_ADDRESS, HOST_NAME},
     sandbox::Sandbox,
     upstream::{Family, Found},
 };
@@ -124,10 +125,11 @@ async fn reply(sandbox: &Sandbox, query: &Message) -> Reply {
         RecordType::AAAA => Some(Family::V6),
         _ => None,
     };
-    match place(&name) {
+    let place = place(&name);
+    match place {
         Place::This => return Reply::addresses(family.map(loopback).into_iter().collect(), 60),
         Place::Nowhere => return Reply::code(ResponseCode::NXDomain),
-        Place::Internet => {}
+        Place::Host | Place::Internet => {}
     }
     if !sandbox.may_resolve(&name) {
         return Reply::prohibited(ResponseCode::NXDomain);
@@ -135,12 +137,20 @@ async fn reply(sandbox: &Sandbox, query: &Message) -> Reply {
     let Some(family) = family else {
         return Reply::addresses(Vec::new(), 0);
     };
-    match sandbox.upstream().addresses(&name, family).await {
+    let found = match (place, family) {
+        (Place::Host, Family::V4) => Found::addresses([IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+        (Place::Host, Family::V6) => Found::addresses(None),
+        _ => sandbox.upstream().addresses(&name, family).await,
+    };
+    match found {
         Found::NoSuchName => Reply::code(ResponseCode::NXDomain),
         Found::NoAnswer => Reply::code(ResponseCode::ServFail),
         Found::Addresses { addresses, ttl } => {
             let found = addresses.len();
-            let addresses = sandbox.give(&name, addresses, ttl);
+            let mut addresses = sandbox.give(&name, addresses, ttl);
+            if place == Place::Host {
+                addresses.fill(IpAddr::V4(HOST_ADDRESS));
+            }
             let is_prohibited = addresses.is_empty() && found > 0;
             Reply {
                 is_prohibited,
@@ -151,9 +161,12 @@ async fn reply(sandbox: &Sandbox, query: &Message) -> Reply {
 }
 
 /// Where a name leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// To the sandbox itself.
     This,
+    /// To the host, as far as its operator has opened that.
+    Host,
     /// To nothing that the internet knows.
     Nowhere,
     Internet,
@@ -164,6 +177,7 @@ enum Place {
 fn place(name: &Name) -> Place {
     let last = name.as_str().rsplit('.').next().unwrap_or_default();
     match last {
+        _ if name.as_str() == HOST_NAME => Place::Host,
         "localhost" => Place::This,
         "local" | "invalid" | "onion" | "arpa" => Place::Nowhere,
         _ if last.len() == name.as_str().len() => Place::Nowhere,

@@ -9,10 +9,16 @@ use rustix::{
 use sandbox_core::{Error, ErrorKind, Result};
 use std::{
     fmt, io,
-    net::{IpAddr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
 };
+
+/// The name by which programs reach the loopback address of this host, whose own name leads to themselves.
+pub const HOST_NAME: &str = "host.sandbox.internal";
+
+/// The address of that name in sandboxes. It is nobody's on the internet.
+pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 3);
 
 /// Changes of addresses of IPv4 and of IPv6 (`RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`).
 const ADDRESSES: u32 = 0x10 | 0x100;
@@ -104,6 +110,14 @@ fn with_host(base: &Floor) -> io::Result<Floor> {
 fn address(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+/// The address that is meant by the one that a program has connected to.
+pub(super) fn meant(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(HOST_ADDRESS) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        address => address,
+    }
 }
 
 /// Those of the addresses to which this host has a route, by asking the kernel; nothing is sent.

@@ -25,6 +25,9 @@ use std::{
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What stands for the address by which sandboxes reach their host.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 200));
+
 /// The rules of a test, with the default action last.
 fn policy(rules: &[(NetworkAction, &str)], default: NetworkAction) -> Policy {
     let rule = |(action, place): &(NetworkAction, &str)| {
@@ -140,7 +143,10 @@ impl Captured {
         let port = Arc::new(AtomicU16::new(53));
         let (log, at) = (Arc::new(Log::default()), Arc::clone(&port));
         let destination: Destination = Arc::new(move |stream| {
-            let ip = stream.local_addr()?.ip();
+            let ip = match stream.local_addr()?.ip().to_canonical() {
+                HOST => IpAddr::V4(HOST_ADDRESS),
+                ip => ip,
+            };
             Ok(SocketAddr::new(ip, at.load(Ordering::SeqCst)))
         });
         let served = relay

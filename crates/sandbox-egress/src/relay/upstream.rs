@@ -106,7 +106,7 @@ impl Upstream {
         let lookup = match timeout(PATIENCE, resolver.lookup(asked, kind)).await {
             Ok(Ok(lookup)) => lookup,
             Ok(Err(error)) if error.is_nx_domain() => return Found::NoSuchName,
-            Ok(Err(error)) if error.is_no_records_found() => return none(),
+            Ok(Err(error)) if error.is_no_records_found() => return Found::addresses(None),
             Ok(Err(_)) | Err(_) => return Found::NoAnswer,
         };
         let (mut v4, mut v6, mut ttl) = (Vec::new(), Vec::new(), u32::MAX);
@@ -144,10 +144,13 @@ impl fmt::Debug for Upstream {
     }
 }
 
-fn none() -> Found {
-    Found::Addresses {
-        addresses: Vec::new(),
-        ttl: 0,
+impl Found {
+    /// These, and no more is known of them.
+    pub(super) fn addresses(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self::Addresses {
+            addresses: addresses.into_iter().collect(),
+            ttl: 0,
+        }
     }
 }
 

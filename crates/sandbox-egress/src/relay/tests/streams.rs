@@ -496,3 +496,43 @@ fn a_connection_that_waits_needs_little_memory() {
     let size = size_of_val(&future);
     assert!(size <= 4096, "{size} bytes");
 }
+
+#[test]
+fn what_the_operator_opens_of_the_host_has_a_name_and_an_address() {
+    for policy in [only(&[HOST_NAME]), only(&["127.0.0.1/32"]), public()] {
+        let floor = Floor::new().open("127.0.0.1/32".parse().unwrap(), Some(1));
+        let sandbox = Captured::with(policy.clone(), floor, Limits::default());
+        let remote = sandbox.remote("127.0.0.1");
+        // Another port was opened.
+        assert_eq!(
+            sandbox.learn("host.sandbox.internal."),
+            [IpAddr::V4(HOST_ADDRESS)]
+        );
+        assert_reset(&mut sandbox.connect("127.0.0.200"));
+        let port = remote.0.local_addr().unwrap().port();
+
+        let floor = Floor::new().open("127.0.0.1/32".parse().unwrap(), Some(port));
+        let sandbox = Captured::with(policy, floor, Limits::default());
+        sandbox.port.store(port, Ordering::SeqCst);
+        sandbox.learn("host.sandbox.internal.");
+        let mut program = sandbox.connect("127.0.0.200");
+        let request = format!("GET / HTTP/1.1\r\nHost: {HOST_NAME}:{port}\r\n\r\n");
+        program.write_all(request.as_bytes()).unwrap();
+        assert_eq!(
+            read(&mut remote.accept(), request.len()),
+            request.as_bytes()
+        );
+        let opened = sandbox.log.wait(NetworkEventKind::Opened);
+        assert_eq!(opened.address, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        assert_eq!(opened.name.as_deref(), Some(HOST_NAME));
+    }
+    // Nothing was opened: the name leads nowhere, and the address neither.
+    let sandbox = Captured::with(public(), Floor::new(), Limits::default());
+    let remote = sandbox.remote("127.0.0.1");
+    assert_eq!(sandbox.learn("host.sandbox.internal."), [] as [IpAddr; 0]);
+    assert_reset(&mut sandbox.connect("127.0.0.200"));
+    assert!(!remote.is_called());
+    let denied = sandbox.log.wait(NetworkEventKind::Denied);
+    assert_eq!(denied.address, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    assert_eq!(sandbox.nameserver.asked(), Vec::<String>::new());
+}
