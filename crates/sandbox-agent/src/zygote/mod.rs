@@ -381,10 +381,15 @@ impl Zygote {
         };
         processes.map_or(Ok(()), limit)?;
         let fork = fork_as(1 + self.made % count, request, cgroup);
-        processes.map_or(Ok(()), |_| limit(before))?;
-        // A change of ids has closed this process, and with it its children to come.
-        open_to_inspection()?;
-        fork
+        let restored = processes.map_or(Ok(()), |_| limit(before)).and_then(|()| {
+            // A change of ids has closed this process, and with it its children to come.
+            open_to_inspection()
+        });
+        if restored.is_err() && matches!(fork, Ok(NewNamespaces::Child)) {
+            // Else it would go on as another zygote.
+            program::exit(1);
+        }
+        restored.and(fork)
     }
 }
 

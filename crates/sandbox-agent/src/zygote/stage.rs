@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::devices;
@@ -82,6 +82,11 @@ impl Stage {
     /// Whether the zygote is real root. Else there are devices at [`DEVICES`].
     pub(crate) fn is_root(&self) -> bool {
         self.is_root
+    }
+
+    /// What a copy of this process needs for visits to the host.
+    pub(crate) fn descriptors(&self) -> [RawFd; 3] {
+        [&self.host, &self.host_root, &self.own].map(AsRawFd::as_raw_fd)
     }
 
     /// Does `work` in the host's mount namespace, with the host's root as the root.

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -31,6 +31,16 @@ const BLOCK: u64 = 512;
 pub(crate) fn tend(stage: &Stage, request: &Request, socket: OwnedFd, table: Option<OwnedFd>) {
     if let Ok(Forked::Child) = clone::fork(None) {
         inherit::set_name(c"sandbox-files");
+        // Above all the library's socket: while it is open, the library waits for the answer of a zygote that has ended.
+        let mut keep = stage.descriptors().to_vec();
+        keep.extend(
+            [socket.as_raw_fd()]
+                .into_iter()
+                .chain(table.as_ref().map(AsRawFd::as_raw_fd)),
+        );
+        if inherit::close_all_but(&keep).is_err() {
+            program::exit(1);
+        }
         let reply = stage
             .visit_host(|| carry_out(stage, request, table))
             .unwrap_or_else(Failure::into_reply);

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, pidfd_send_signal};
-use sandbox_agent::protocol::zygote::Reply;
+use sandbox_agent::protocol::Wire as _;
+use sandbox_agent::protocol::zygote::{Reply, Request};
 
-use crate::harness::{STORAGE_BASE, Zygote, encoded, eventually, lower};
+use crate::harness::{STORAGE_BASE, Zygote, blob, encoded, eventually, lower};
 
 fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
@@ -183,4 +186,41 @@ fn a_creation_ends_with_its_zygote() {
         caught > 0,
         "no creation was interrupted between its first process and its answer"
     );
+}
+
+#[test]
+fn who_works_on_files_keeps_nobody_waiting_for_a_zygote_that_has_ended() {
+    let mut zygote = Zygote::start();
+    let from = zygote.path("from");
+    for number in 0..2000 {
+        fs::create_dir_all(from.join(number.to_string())).unwrap();
+    }
+    let worker = (0..).find_map(|attempt| {
+        let (answers, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let to = zygote.path(&format!("to-{attempt}"));
+        let copy = Request::Copy {
+            from: vec![blob(&from)],
+            to: blob(&to),
+            bytes: 0,
+            files: 5000,
+        };
+        zygote.send(&copy.encode(), &[theirs.as_fd()]);
+        drop(theirs);
+        assert!(attempt < 20 && eventually(|| to.exists()));
+        let pid = *zygote.children().first()?;
+        let process = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        // It may have been too quick.
+        kill_process(process, Signal::STOP).ok()?;
+        Some((process, answers))
+    });
+    let (process, _answers) = worker.unwrap();
+    zygote.kill();
+    assert!(zygote.receive().is_none());
+    kill_process(process, Signal::KILL).unwrap();
 }

@@ -29,6 +29,9 @@ const MAPPED_WITHIN: Duration = Duration::from_secs(10);
 /// Most that is told of what such a program says.
 const SAID_LIMIT: u64 = 1024;
 
+/// Ids below may be those of users of this machine.
+const FIRST_FREE: u32 = 1 << 16;
+
 /// First id that distributions give away.
 const USUAL_FIRST: u32 = 100_000;
 
@@ -145,7 +148,10 @@ impl Facts {
             let ids = u64::from(first)..u64::from(first) + u64::from(COUNT);
             if count < COUNT {
                 short = Some(count);
-            } else if first == 0 || ids.end > u64::from(u32::MAX) || ids.contains(&u64::from(own)) {
+            } else if first < FIRST_FREE
+                || ids.end > u64::from(u32::MAX)
+                || ids.contains(&u64::from(own))
+            {
                 let found =
                     format!("{path} gives this user ids that are somebody's: from {first} on");
                 return Err(lack(found));
@@ -355,7 +361,13 @@ mod tests {
         ] {
             says(facts(line), "makes no sense");
         }
-        for line in ["ann:0:65536", "ann:1000:65536", "ann:4294901761:65536"] {
+        for line in [
+            "ann:0:65536",
+            "ann:1:65536",
+            "ann:1000:65536",
+            "ann:65535:65536",
+            "ann:4294901761:65536",
+        ] {
             says(facts(line), "somebody's");
         }
         let good = "ann:100000:65536\n";

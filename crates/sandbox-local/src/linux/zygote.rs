@@ -5,7 +5,7 @@
 //! That of an ordinary user with subordinate ids is also asked for work on files that belong to these.
 
 use super::{
-    network,
+    made, network,
     places::Places,
     ranges::STORAGE_BASE,
     socket,
@@ -28,6 +28,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 /// The helper's program, built by this crate's build script.
@@ -35,6 +36,9 @@ pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.
 
 /// Where the zygote expects its socket.
 const SOCKET: RawFd = 3;
+
+/// How long work on files may take. A disk that does not answer is not waited for any longer.
+const TENDED_WITHIN: Duration = Duration::from_secs(1800);
 
 /// Zygotes that can work on files of subordinate ids. Whoever cleans up may be far from any provider.
 static HELPERS: Mutex<Vec<Weak<Zygote>>> = Mutex::new(Vec::new());
@@ -115,6 +119,9 @@ impl Zygote {
         }
         drop(theirs);
         // Others may be served meanwhile: this may take long.
+        if !made::wait(ours.as_fd(), TENDED_WITHIN) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         match socket::receive(ours.as_fd(), &mut buffer)? {
             Some((Reply::Failed { errno, .. }, _)) if errno != 0 => {
                 Err(io::Error::from_raw_os_error(errno))

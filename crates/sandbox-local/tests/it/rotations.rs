@@ -8,7 +8,7 @@ use sandbox_local::{LocalProvider, VolumeMount};
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     os::unix::fs::chown,
     process::{Command as Program, Stdio},
     sync::Arc,
@@ -204,6 +204,53 @@ async fn layers_are_merged_before_they_are_too_many() {
         let wanted = format!("{}\n{}\n{number}", kept.join(" "), number + 1);
         assert_eq!(seen, wanted);
     }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_that_is_written_from_outside_while_layers_are_merged() {
+    const FORKS: usize = 48;
+    const LINES: usize = 200;
+    let state = State::new();
+    let (provider, parent) = state.sandbox().await;
+    root(&parent, "echo 0 >/srv/log").await;
+    let record = state.path().join("sandboxes").join(parent.id().as_str());
+    let init = fs::read_to_string(record.join("init")).unwrap();
+    let log = format!("/proc/{}/root/srv/log", init.split(' ').next().unwrap());
+    let (begin, begun) = std::sync::mpsc::channel::<usize>();
+    let writer = thread::spawn(move || {
+        for first in begun {
+            for line in first..first + LINES {
+                // Each time in the upper directory of that moment, which may become a layer at any other.
+                let write = || -> std::io::Result<()> {
+                    let mut file = fs::File::options().append(true).open(&log)?;
+                    writeln!(file, "{line}")
+                };
+                // While it is being made one, it is read-only.
+                while write().is_err() {
+                    thread::yield_now();
+                }
+            }
+        }
+    });
+    let (mut merged, mut last) = (false, 0);
+    for number in 0..FORKS {
+        root(&parent, "echo x >>/srv/other").await;
+        // Every other time nobody is in the way.
+        if number % 2 == 0 {
+            begin.send(1 + number / 2 * LINES).unwrap();
+        }
+        let fork = fork(&provider, &parent).await;
+        let depth = state.depth(&parent);
+        merged |= depth < last;
+        last = depth;
+        fork.kill().await.unwrap();
+    }
+    drop(begin);
+    writer.join().unwrap();
+    assert!(merged);
+    let seen = root(&parent, "cat /srv/log").await;
+    let lines: Vec<usize> = seen.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(lines, (0..=FORKS / 2 * LINES).collect::<Vec<_>>());
 }
 
 #[tokio::test]

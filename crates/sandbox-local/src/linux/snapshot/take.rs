@@ -15,6 +15,7 @@ use crate::linux::{
     template::{Layer, Template, Tree, hold},
     usage,
 };
+use rustix::fs::syncfs;
 use sandbox_agent::protocol::{
     Blob,
     zygote::{Reply, Request},
@@ -372,6 +373,9 @@ impl New {
         }
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
         fs::write(self.path.join(file), text).map_err(failed)?;
+        if file == OFFERED {
+            sync(state, &self.path, manifest.how).map_err(failed)?;
+        }
         let name = manifest.name.as_ref().filter(|_| file == OFFERED);
         let _names = name.map(|name| reserve(state, name)).transpose()?;
         fs::rename(&self.path, &path).map_err(failed)?;
@@ -383,6 +387,16 @@ impl New {
             offered: file == OFFERED,
         })
     }
+}
+
+/// Has the disk what is in a snapshot before it is offered: overlays leave that to the kernel's leisure, and a power cut
+/// could leave the name and lose the files.
+fn sync(state: &Path, snapshot: &Path, how: How) -> io::Result<()> {
+    let file_system = match how {
+        How::Shared => state.join(disk::DIRECTORY),
+        How::Copied | How::Frozen => snapshot.to_owned(),
+    };
+    Ok(syncfs(File::open(file_system)?)?)
 }
 
 /// How many layers of a tree are of snapshots.
@@ -448,6 +462,8 @@ impl Made {
             let name = self.manifest.name.as_ref();
             let _names = name.map(|name| reserve(state, name)).transpose()?;
             let path = state.join(self.directory());
+            sync(state, &path, self.manifest.how)
+                .map_err(|error| storage_error(error, "the snapshot could not be written"))?;
             fs::rename(path.join(WITHDRAWN), path.join(OFFERED))
                 .map_err(|error| storage_error(error, "the snapshot could not be written"))?;
         }
