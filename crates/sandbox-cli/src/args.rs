@@ -4,6 +4,7 @@ mod look;
 mod make;
 mod pages;
 mod programs;
+mod servers;
 mod templates;
 mod volumes;
 
@@ -13,6 +14,7 @@ pub(crate) use look::{AttachArgs, InspectArgs, LogsArgs};
 pub(crate) use make::{CreateArgs, ForkArgs, LimitArgs, RunArgs, SandboxArgs, SnapshotArgs};
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use programs::{ExecArgs, ShellArgs};
+pub(crate) use servers::{Listen, PortArgs, ProxyArgs};
 use std::path::PathBuf;
 pub(crate) use templates::{ImportArgs, TemplatesAction, TemplatesArgs};
 pub(crate) use volumes::{VolumeNames, VolumesAction, VolumesArgs};
@@ -63,6 +65,8 @@ pub(crate) enum Action {
     Ls(LsArgs),
     Inspect(InspectArgs),
     Stats(StatsArgs),
+    Port(PortArgs),
+    Proxy(ProxyArgs),
     Pause(PauseArgs),
     Resume(ResumeArgs),
     Snapshot(SnapshotArgs),

@@ -12,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod pages;
 pub(crate) mod pause;
+pub(crate) mod port;
 pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod stats;

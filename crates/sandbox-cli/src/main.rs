@@ -99,6 +99,8 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
         Action::Logs(args) => commands::logs::logs(state_dir, &args).await,
         Action::Ls(args) => commands::ls::ls(state_dir, args).await,
         Action::Stats(args) => commands::stats::stats(state_dir, args).await,
+        Action::Port(args) => commands::port::port(state_dir, args).await,
+        Action::Proxy(args) => commands::port::proxy(state_dir, args).await,
         Action::Pause(args) => commands::pause::pause(state_dir, &args.ids).await,
         Action::Resume(args) => commands::pause::resume(state_dir, &args.ids).await,
         Action::Snapshot(args) => commands::fork::snapshot(state_dir, args).await,

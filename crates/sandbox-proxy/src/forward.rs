@@ -4,7 +4,7 @@ use crate::{
     activity::Activity,
     serving::{Place, Serving},
 };
-use sandbox_core::{PortStream, Sandbox, SandboxExt};
+use sandbox_core::{Error, ErrorKind, PortStream, Sandbox, SandboxExt};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
@@ -28,7 +28,7 @@ const BUFFER: usize = 64 * 1024;
 /// # Behavior
 /// - Bytes pass unchanged, both ways at a time. Who does not read makes the other side wait, and the end of one direction
 ///   is passed on while the other one goes on.
-/// - If nobody listens inside, or the sandbox is paused or gone, the connection is reset.
+/// - If nobody listens inside, or the sandbox is paused or gone, the connection is reset, and `refused` is told why.
 /// - 512 connections stand at a time, more wait. One without a byte in either direction for an hour is closed.
 ///
 /// # Errors
@@ -36,27 +36,47 @@ const BUFFER: usize = 64 * 1024;
 ///
 /// # Panics
 /// Outside of a tokio runtime.
-pub fn forward(listener: TcpListener, sandbox: Arc<dyn Sandbox>, port: u16) -> io::Result<Serving> {
+pub fn forward(
+    listener: TcpListener,
+    sandbox: Arc<dyn Sandbox>,
+    port: u16,
+    refused: impl Fn(Error) + Send + Sync + 'static,
+) -> io::Result<Serving> {
+    let refused: Arc<dyn Fn(Error) + Send + Sync> = Arc::new(refused);
     Serving::start(listener, MOST, move |stream, _, place| {
-        one(stream, Arc::clone(&sandbox), port, place)
+        one(
+            stream,
+            Arc::clone(&sandbox),
+            port,
+            Arc::clone(&refused),
+            place,
+        )
     })
 }
 
-async fn one(stream: TcpStream, sandbox: Arc<dyn Sandbox>, port: u16, place: Place) {
-    let Ok(inside) = connect(&*sandbox, port).await else {
-        // Who has connected sees that it was refused, and not an end without a byte.
-        let _best_effort = stream.set_zero_linger();
-        return;
-    };
-    tunnel(stream, inside, place).await;
+async fn one(
+    stream: TcpStream,
+    sandbox: Arc<dyn Sandbox>,
+    port: u16,
+    refused: Arc<dyn Fn(Error) + Send + Sync>,
+    place: Place,
+) {
+    match connect(&*sandbox, port).await {
+        Ok(inside) => tunnel(stream, inside, place).await,
+        Err(error) => {
+            // Who has connected sees that it was refused, and not an end without a byte.
+            let _best_effort = stream.set_zero_linger();
+            refused(error);
+        }
+    }
 }
 
 /// Connects within bounds.
 pub(crate) async fn connect(sandbox: &dyn Sandbox, port: u16) -> sandbox_core::Result<PortStream> {
     let connect = sandbox.require_ports()?.connect(port);
     let late = |_| {
-        let kind = sandbox_core::ErrorKind::Timeout;
-        sandbox_core::Error::new(kind, "the server did not take the connection in time")
+        let message = "the server did not take the connection in time";
+        Error::new(ErrorKind::Timeout, message)
     };
     tokio::time::timeout(CONNECT, connect).await.map_err(late)?
 }

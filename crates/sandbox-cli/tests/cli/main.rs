@@ -13,6 +13,7 @@ mod interrupts;
 mod lists;
 mod look;
 mod run;
+mod servers;
 mod support;
 mod templates;
 mod terminal;

@@ -11,7 +11,7 @@ use tokio::{
 
 async fn start(stage: &Stage) -> Serving {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    forward(listener, Arc::clone(&stage.sandbox), PORT).unwrap()
+    forward(listener, Arc::clone(&stage.sandbox), PORT, |_| {}).unwrap()
 }
 
 /// Sends back what comes, with `end` after it.
@@ -71,10 +71,15 @@ async fn who_does_not_read_makes_the_server_wait() {
 #[tokio::test]
 async fn a_port_without_a_server_is_a_reset() {
     let stage = Stage::new().await;
-    let serving = start(&stage).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let refused = move |error| tell.send(error).unwrap();
+    let serving = forward(listener, Arc::clone(&stage.sandbox), PORT, refused).unwrap();
     let mut stream = TcpStream::connect(serving.address()).await.unwrap();
     let error = soon(stream.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let why = soon(told.recv()).await.unwrap();
+    assert_eq!(why.kind(), sandbox_core::ErrorKind::NotFound);
     // As soon as there is one it is reached.
     stage.serve(echo);
     let mut stream = TcpStream::connect(serving.address()).await.unwrap();
