@@ -174,7 +174,7 @@ impl Connection {
     fn admitted(&self, reason: Reason, name: Option<Name>) {
         let mut label = self.label();
         label.rule = rule(reason);
-        label.reason = reason.to_string();
+        label.reason = hint::allowed(reason);
         // It is known by the name that it was made with.
         if label.end.is_none() {
             label.name = name;
@@ -257,10 +257,18 @@ impl Connection {
     ) -> io::Result<()> {
         let (way, is_first) = match way {
             Way::Unheard => {
-                go.notify_one();
-                speaks(up.from).await?;
+                // Who speaks first decides whether an answer can still be waited for.
+                let is_first = tokio::select! {
+                    biased;
+                    spoken = speaks(up.from) => spoken.map(|()| true)?,
+                    spoken = speaks(down.from) => spoken.map(|()| false)?,
+                };
+                if !is_first {
+                    go.notify_one();
+                    speaks(up.from).await?;
+                }
                 let deadline = Instant::now() + PATIENCE;
-                (self.hear(up.from, deadline).await?, false)
+                (self.hear(up.from, deadline).await?, is_first)
             }
             way => (way, true),
         };
@@ -333,10 +341,10 @@ fn refused() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, "it is refused")
 }
 
-/// Waits until a program says something, or has ended.
-async fn speaks(program: &TcpStream) -> io::Result<()> {
+/// Waits until one side says something, or has ended.
+async fn speaks(side: &TcpStream) -> io::Result<()> {
     // That it may be read is said too often.
-    program.peek(&mut [0; 1]).await.map(|_| ())
+    side.peek(&mut [0; 1]).await.map(|_| ())
 }
 
 /// What the first bytes of a program say; `None` if there are none.

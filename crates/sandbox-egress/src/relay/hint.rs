@@ -3,6 +3,14 @@
 use crate::{Class, Name, Reason};
 use std::net::IpAddr;
 
+/// Why a connection was let through.
+pub(super) fn allowed(reason: Reason) -> String {
+    match reason {
+        Reason::Default => "no rule denies it".to_owned(),
+        _ => format!("{reason} allows it"),
+    }
+}
+
 /// Why a connection was refused.
 pub(super) fn refused(reason: Reason, address: IpAddr, name: Option<&Name>) -> String {
     let what = name.map_or_else(|| address.to_string(), Name::to_string);

@@ -205,6 +205,20 @@ impl Remote {
         stream
     }
 
+    /// Whether somebody has connected and said anything.
+    fn has_heard(&self) -> bool {
+        self.0.set_nonblocking(true).unwrap();
+        let heard = std::iter::from_fn(|| self.0.accept().ok()).any(|(mut stream, _)| {
+            let mut bytes = Vec::new();
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let _ = stream.read_to_end(&mut bytes);
+            !bytes.is_empty()
+        });
+        self.0.set_nonblocking(false).unwrap();
+        heard
+    }
+
     /// Whether somebody has connected.
     fn is_called(&self) -> bool {
         self.0.set_nonblocking(true).unwrap();

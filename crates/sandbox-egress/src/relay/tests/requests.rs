@@ -169,3 +169,36 @@ fn what_was_to_be_a_websocket_and_is_none_stays_http() {
     assert!(program.read_to_end(&mut Vec::new()).is_err());
     site.sandbox.log.wait(NetworkEventKind::Denied);
 }
+
+#[test]
+fn a_websocket_may_be_asked_for_late() {
+    let site = Site::new();
+    let mut program = site.sandbox.connect("127.0.0.7");
+    // It was let through for saying nothing.
+    let mut other = site.remote.accept();
+    program.write_all(UPGRADE.as_bytes()).unwrap();
+    expect(&mut other, UPGRADE);
+    let switch = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    other.write_all(switch.as_bytes()).unwrap();
+    expect(&mut program, switch);
+    program.write_all(OTHER.as_bytes()).unwrap();
+    expect(&mut other, OTHER);
+}
+
+#[test]
+fn who_has_been_spoken_to_asks_for_no_websocket() {
+    let site = Site::new();
+    let mut program = site.sandbox.connect("127.0.0.7");
+    let mut other = site.remote.accept();
+    other.write_all(b"hello").unwrap();
+    expect(&mut program, "hello");
+    program.write_all(UPGRADE.as_bytes()).unwrap();
+    let left = UPGRADE.replace("Upgrade: websocket\r\n", "");
+    expect(&mut other, &left);
+    other
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        .unwrap();
+    program.write_all(OTHER.as_bytes()).unwrap();
+    assert!(program.read_to_end(&mut Vec::new()).is_err());
+    site.sandbox.log.wait(NetworkEventKind::Denied);
+}

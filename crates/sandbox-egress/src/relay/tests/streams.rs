@@ -294,7 +294,8 @@ fn under_a_list_of_names_only_these_are_reached_by_addresses_of_ours() {
         assert_reset(&mut program);
         let events = sandbox.log.wait_all(NetworkEventKind::Denied, number + 1);
         assert!(events[number].reason.contains(why), "{:?}", events[number]);
-        assert!(!remote.is_called());
+        // It may have been called, when nothing was said for long enough.
+        assert!(!remote.has_heard());
     }
 }
 
@@ -349,7 +350,7 @@ fn a_rule_that_denies_a_name_is_kept_where_all_else_is_allowed() {
         let mut program = sandbox.connect("127.0.0.7");
         let _ = program.write_all(&bytes);
         assert_reset(&mut program);
-        assert!(!remote.is_called());
+        assert!(!remote.has_heard());
     }
     let denied = sandbox.log.wait(NetworkEventKind::Denied);
     assert_eq!(
