@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 /// # Behavior
 /// - Inside, the folder's owner is `user`, and what `user` writes belongs to that owner. What other users of the sandbox
 ///   write, root included, belongs to nobody of the host. Files of other users of the host show as nobody's.
+/// - Of an ordinary user without subordinate ids, a folder may be written to if it is that user's own; with them there are
+///   named volumes only, and a folder is `Unsupported`.
 /// - No program runs as somebody else for a setuid bit there, and no device is one. What is mounted below is not shown.
 /// - A sandbox that may write to a folder of the host sets no setuid or setgid bits anywhere: on the host such a program
 ///   would run with the owner's rights, whoever starts it.

@@ -41,7 +41,7 @@ wire_struct! {
 }
 
 /// Raised with every change of the messages; both ends refuse another one.
-pub const VERSION: u32 = 17;
+pub const VERSION: u32 = 18;
 
 /// Longest packet, in bytes. Two fit into a default socket buffer of 212,992 bytes.
 pub const MAX_PACKET: usize = 80 * 1024;

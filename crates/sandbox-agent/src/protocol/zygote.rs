@@ -92,8 +92,11 @@ wire_struct! {
     pub struct Volume {
         /// Absolute mount point inside.
         pub target: Blob,
+        /// Where it is on the host, without links: only real root can mount what another one has opened.
+        pub path: Blob,
         pub read_only: bool,
-        /// Host uid whose files belong to `user` inside. 0 is nobody: all files there are the storage range's.
+        /// Host uid whose files belong to `user` inside. 0 is nobody: all files there are the storage range's. Only real root
+        /// can map either; to others all files appear as they are.
         pub uid: u32,
         /// Likewise the gid.
         pub gid: u32,

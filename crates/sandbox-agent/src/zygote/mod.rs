@@ -33,11 +33,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sandbox_agent::protocol::zygote::{Configure, Create, Reply, Request, Rights, Volume, weaken};
-use sandbox_agent::protocol::{VERSION, Wire as _};
+use sandbox_agent::protocol::{Blob, VERSION, Wire as _};
 
 use crate::sys::clone::{self, Child, NewNamespaces};
 use crate::sys::mount::{self, attribute};
-use crate::sys::{credential, inherit, program, socket};
+use crate::sys::{credential, file, inherit, program, socket};
 use crate::view::Machine;
 use failure::{During as _, Failure};
 use overlay::{Attached, Maps, Owners};
@@ -393,7 +393,7 @@ impl Zygote {
     }
 }
 
-/// Copies the mount of a directory that the sandbox shares, with its owners mapped.
+/// Copies the mount of a directory that the sandbox shares, with its owners mapped where they can be.
 fn share(
     stage: &Stage,
     storage_base: Option<u32>,
@@ -402,18 +402,47 @@ fn share(
     range: Range,
 ) -> Result<OwnedFd, Failure> {
     let name = || String::from_utf8_lossy(&volume.target.0).into_owned();
-    let base = storage_base.ok_or_else(|| Failure::invalid("map the owners of a volume"))?;
-    let map = owners::shared_map(base, range, [volume.uid, volume.gid])?;
-    let mount = stage.visit_host(|| {
-        mount::clone_open(directory).during_with(|| format!("open the volume of {}", name()))
-    })?;
+    let opening = || format!("open the volume of {}", name());
+    let (map, mount) = match storage_base {
+        Some(base) => {
+            let map = owners::shared_map(base, range, [volume.uid, volume.gid])?;
+            let clone = || mount::clone_open(directory).during_with(opening);
+            (Some(map), stage.visit_host(clone)?)
+        }
+        None => {
+            let clone = || clone_same(&volume.path, directory).during_with(opening);
+            (None, stage.visit_host(clone)?)
+        }
+    };
     let mut attributes = attribute::NO_SUID | attribute::NO_DEV;
     if volume.read_only {
         attributes |= attribute::READ_ONLY;
     }
-    mount::set_attributes(mount.as_fd(), attributes, Some(map.as_fd()))
-        .during_with(|| format!("map the owners of the volume of {}", name()))?;
+    mount::set_attributes(
+        mount.as_fd(),
+        attributes,
+        map.as_ref().map(|map| map.as_fd()),
+    )
+    .during_with(|| format!("map the owners of the volume of {}", name()))?;
     Ok(mount)
+}
+
+/// Copies the mount of what is at `path`, if it is the open directory: the kernel lets a mount namespace have copies of its
+/// own mounts only, and that directory was opened in another one.
+fn clone_same(path: &Blob, directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let place = libc::O_PATH | libc::O_DIRECTORY;
+    let own = file::open(
+        file::CWD,
+        &file::c_string(&path.0)?,
+        place,
+        0,
+        libc::RESOLVE_NO_SYMLINKS,
+    )?;
+    let id = |directory| file::status(directory).map(|status| (status.st_dev, status.st_ino));
+    if id(own.as_fd())? != id(directory)? {
+        return Err(io::Error::from_raw_os_error(libc::ESTALE));
+    }
+    mount::clone_open(own.as_fd())
 }
 
 /// Forks into the sandbox's first namespaces, with user `maker` as their maker.

@@ -334,8 +334,11 @@ fn check_volumes(request: &Create, storage_base: Option<u32>) -> Result<(), Fail
         };
         check_target(&before, &volume.target.0).map_err(wrong)?;
         before.push(&volume.target.0);
+        if !is_host_path(&volume.path.0) {
+            return Err(wrong("it is not at an absolute path"));
+        }
         let Some(base) = storage_base else {
-            return Err(wrong("an ordinary user cannot map its owners"));
+            continue;
         };
         let is_stored = |id: u32| (base..base.saturating_add(request.uid_count)).contains(&id);
         if is_stored(volume.uid) || is_stored(volume.gid) {

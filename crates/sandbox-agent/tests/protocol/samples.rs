@@ -97,6 +97,7 @@ fn create() -> Create {
         overlays: vec![overlay()],
         volumes: vec![Volume {
             target: "/data".into(),
+            path: "/srv/data".into(),
             read_only: true,
             uid: 1000,
             gid: 1000,

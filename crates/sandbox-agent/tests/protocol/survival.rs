@@ -314,6 +314,7 @@ fn create() -> impl Strategy<Value = Create> {
                 .iter()
                 .map(|overlay| Volume {
                     target: overlay.target.clone(),
+                    path: overlay.store.clone(),
                     read_only: flags[0],
                     uid: small[0],
                     gid: small[1],

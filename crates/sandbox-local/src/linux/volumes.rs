@@ -9,20 +9,27 @@ use super::{
     record::{make_private, storage_error},
     remove::remove_tree,
     seccomp::SetId,
+    subordinate, template,
 };
 use crate::VolumeMount;
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
 };
-use sandbox_agent::protocol::{Blob, zygote};
+use sandbox_agent::protocol::{
+    Blob,
+    zygote::{self, Owned},
+};
 use sandbox_core::{Error, ErrorKind, Extensions, Result, SandboxId};
 use std::{
     fs::{self, File},
     io,
     os::{
         fd::OwnedFd,
-        unix::fs::{MetadataExt, PermissionsExt, chown},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt, chown},
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -58,9 +65,6 @@ pub(crate) fn open(shared: &Shared, extensions: Option<&Extensions>) -> Result<V
         let message = "the volumes are no list of `source`, `target` and `read_only`";
         Error::invalid(message).with_source(error)
     })?;
-    if !shared.site.host.is_root {
-        return Err(Error::unsupported("a volume of an ordinary user").with_provider(NAME));
-    }
     if mounts.len() > MOST {
         return Err(Error::invalid(format!(
             "a sandbox has at most {MOST} volumes"
@@ -110,10 +114,17 @@ pub(crate) fn not_mounted(volumes: &[zygote::Volume], step: &str, errno: i32) ->
     let is_no_directory = [Errno::NOTDIR, Errno::LOOP]
         .iter()
         .any(|other| other.raw_os_error() == errno);
-    let target = step.strip_prefix("mount ").filter(|_| is_no_directory)?;
+    let is_closed = errno == Errno::ACCESS.raw_os_error() || errno == Errno::PERM.raw_os_error();
+    let target = step
+        .strip_prefix("mount ")
+        .filter(|_| is_no_directory || is_closed)?;
     let mut targets = volumes.iter().map(|volume| &volume.target);
     targets.find(|other| other.0 == target.as_bytes())?;
-    let message = "the place of a volume is behind a link, or something else than a directory";
+    let message = if is_closed {
+        "the sandbox of an ordinary user can make no directory at the place of a volume"
+    } else {
+        "the place of a volume is behind a link, or something else than a directory"
+    };
     Some(Error::invalid(message).with_context("target", target.escape_debug()))
 }
 
@@ -121,6 +132,10 @@ fn open_one(shared: &Shared, mount: &VolumeMount) -> Result<Opened> {
     check_target(&mount.target)?;
     if !mount.source.starts_with('/') {
         return open_named(&shared.site.state, mount);
+    }
+    if !shared.site.host.is_root && subordinate::used().is_some() {
+        let what = "a folder of the host in a sandbox with subordinate ids, whose users are nobody there (a named volume can be had)";
+        return Err(Error::unsupported(what).with_provider(NAME));
     }
     let refuse = |kind, message: &'static str| {
         Error::new(kind, message).with_context("folder", mount.source.escape_debug())
@@ -156,11 +171,17 @@ fn open_one(shared: &Shared, mount: &VolumeMount) -> Result<Opened> {
                        or mount it read-only";
         return Err(refuse(ErrorKind::InvalidArgument, message));
     }
-    Ok(opened(directory, mount, [uid, gid], None))
+    let own = rustix::process::geteuid().as_raw();
+    if !mount.read_only && own != 0 && uid != own {
+        let message = "the folder is another user's: mount it read-only";
+        return Err(refuse(ErrorKind::InvalidArgument, message));
+    }
+    Ok(opened(directory, &real, mount, [uid, gid], None))
 }
 
 fn opened(
     directory: File,
+    path: &Path,
     mount: &VolumeMount,
     [uid, gid]: [u32; 2],
     held: Option<File>,
@@ -169,6 +190,7 @@ fn opened(
         directory: directory.into(),
         mount: zygote::Volume {
             target: Blob(mount.target.as_bytes().to_vec()),
+            path: Blob(path.as_os_str().as_bytes().to_vec()),
             read_only: mount.read_only,
             uid,
             gid,
@@ -227,7 +249,7 @@ fn open_named(state: &Path, mount: &VolumeMount) -> Result<Opened> {
     let path = state.join(DIRECTORY).join(&mount.source);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(&path, flags, Mode::empty()) {
-        Ok(directory) => Ok(opened(directory.into(), mount, [0, 0], Some(held))),
+        Ok(directory) => Ok(opened(directory.into(), &path, mount, [0, 0], Some(held))),
         Err(rustix::io::Errno::NOENT) => Err(no_such(&mount.source)),
         Err(errno) => Err(failed(errno.into())),
     }
@@ -260,12 +282,9 @@ impl LocalProvider {
     /// Makes an empty volume of this name, which sandboxes can share by [`VolumeMount`]. It belongs to `user` inside.
     ///
     /// # Errors
-    /// `AlreadyExists`; `InvalidArgument` for the name; `Unsupported` for ordinary users.
+    /// `AlreadyExists`; `InvalidArgument` for the name.
     pub async fn create_volume(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        if !self.shared.site.host.is_root {
-            return Err(Error::unsupported("a volume of an ordinary user").with_provider(NAME));
-        }
         let (path, name) = (self.shared.site.state.join(DIRECTORY), name.to_owned());
         blocking(move || {
             let make = || {
@@ -273,8 +292,7 @@ impl LocalProvider {
                 let new = path.join(&name);
                 fs::create_dir(&new)?;
                 fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
-                let owner = Some(ranges::STORAGE_BASE + USER);
-                chown(&new, owner, owner)
+                give(&new)
             };
             make().map_err(|error: io::Error| match error.kind() {
                 io::ErrorKind::AlreadyExists => {
@@ -318,6 +336,20 @@ impl LocalProvider {
         let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
         blocking(move || remove(&shared, &name)).await
     }
+}
+
+/// Gives a new volume to `user` of the sandboxes.
+fn give(volume: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        let owner = Some(ranges::STORAGE_BASE + USER);
+        return chown(volume, owner, owner);
+    }
+    let top = Owned {
+        path: Blob(Vec::new()),
+        uid: USER,
+        gid: USER,
+    };
+    template::give(volume, vec![top])
 }
 
 fn remove(shared: &Shared, name: &str) -> Result<()> {

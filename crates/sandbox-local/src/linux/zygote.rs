@@ -325,6 +325,11 @@ fn forbidden(step: &str, errno: i32) -> Option<&'static str> {
         "open the layer /usr" if errno == Errno::INVAL.raw_os_error() => Some(
             "something is mounted below it, and ordinary users can make no overlay of such; run as root",
         ),
+        _ if step.starts_with("open the volume of ") && errno == Errno::INVAL.raw_os_error() => {
+            Some(
+                "something is mounted below it, which ordinary users cannot leave out; run as root",
+            )
+        }
         "make a user namespace" => Some(
             "ordinary users may make none here; run as root, or allow them (sysctl user.max_user_namespaces, \
              kernel.apparmor_restrict_unprivileged_userns; docker: --security-opt seccomp=unconfined \

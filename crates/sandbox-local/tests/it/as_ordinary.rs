@@ -8,10 +8,10 @@ use crate::{
     trees::small_tree,
 };
 use sandbox_core::{Enforcement, StatOptions, prelude::*};
-use sandbox_local::ImportOptions;
+use sandbox_local::{ImportOptions, LocalProvider, VolumeMount};
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
 };
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ const LACKING: &[(&str, &str)] = &[
     ("pool::what_was_asked_for_is_what_the_sandbox_has", LIMITS),
     ("rotations::a_sandbox_and_its_forks_share_what_was", "it changes files as root"),
     ("rotations::a_sandbox_whose_devices_were_removed", "devices are the host's own"),
-    ("rotations::all_mounts_are_where_they_were", "there are no volumes"),
+    ("rotations::all_mounts_are_where_they_were", "it changes owners on the host"),
     ("rotations::nothing_is_lost_that_is_written_from_outside", "nothing outside can open it"),
     ("rotations::several_who_fork_at_the_same_time", BUSY),
     ("rotations::where_something_runs_files_are_copied", BUSY),
@@ -51,7 +51,7 @@ const LACKING: &[(&str, &str)] = &[
     ("template::packages_are_installed_by_root_and_by_sudo", ROOT),
     ("template::what_is_below_a_mount_of_the_host_is_looked_through", HOSTS_ROOT),
     ("template::what_only_some_users_of_the_host_may_read_is_not_there", HOSTS_ROOT),
-    ("volumes::", HOSTS_ROOT),
+    ("volumes::a_folder_is_its_owners_on_both_sides", "see what is different below"),
 ];
 
 /// Where there is something below `/usr` that only the ordinary user may read.
@@ -213,6 +213,42 @@ async fn the_files_of_an_import_are_its_users_and_that_is_said() {
     assert_eq!(said, "user 700\nin a closed directory\ngone\n");
     sandbox.kill().await.unwrap();
     assert!(provider.remove_template(&"small".into()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_folder_of_its_own_is_its_users_on_both_sides() {
+    if !ordinary::is_ordinary() {
+        return again("as_ordinary::a_folder_of_its_own_is_its_users_on_both_sides");
+    }
+    let state = State::new();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("private"), "mine\n").unwrap();
+    fs::set_permissions(
+        folder.path().join("private"),
+        PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let builder = LocalProvider::builder().state_dir(state.path());
+    let provider = builder.host_folders([folder.path()]).build().unwrap();
+    let mount = |target: &str| VolumeMount::new(folder.path().to_str().unwrap(), target);
+    let options = mount("/data").add_to(CreateOptions::new());
+    let options = mount("/srv/look").read_only().add_to(options);
+    let sandbox = provider.create(options).await.unwrap();
+    let script = "cat /data/private; stat -c '%U %G' /data; mkdir /data/d && echo new >/data/d/new; cat /srv/look/d/new; \
+                  touch /srv/look/x 2>&1 | grep -c 'Read-only'; mount -o remount,rw /srv/look 2>/dev/null || echo no";
+    let said = sh(&sandbox, script).await;
+    assert_eq!(said, "mine\nuser user\nnew\n1\nno\n");
+    let new = fs::metadata(folder.path().join("d/new")).unwrap();
+    assert_eq!((new.uid(), new.gid()), (ordinary::UID, ordinary::UID));
+    // It goes along when the sandbox gets other layers, and not to its forks.
+    let forks = provider.fork(sandbox.id(), 1, CreateOptions::new());
+    let fork = forks.await.unwrap().remove(0);
+    assert_eq!(sh(&sandbox, "cat /data/d/new").await, "new\n");
+    assert_eq!(sh(&fork, "ls -A /data").await, "");
+    // Where the sandbox can make no place for it, that is said.
+    let options = mount("/usr/lib/none").add_to(CreateOptions::new());
+    let error = provider.create(options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
 }
 
 /// Runs one of these tests as the ordinary user that it is about.

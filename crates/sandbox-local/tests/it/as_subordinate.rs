@@ -9,12 +9,13 @@ use crate::{
     trees::small_tree,
 };
 use sandbox_core::{Enforcement, prelude::*};
-use sandbox_local::{ImportOptions, LocalProvider};
+use sandbox_local::{ImportOptions, LocalProvider, VolumeMount};
 use std::{fs, os::unix::fs::MetadataExt};
 
 const LIMITS: &str = "limits need a cgroup";
 const DISK: &str = "only root can make a file system for one sandbox";
 const BUSY: &str = "what runs is stopped by a cgroup";
+const FOLDERS: &str = "there are no folders of the host in sandboxes whose users are nobody there";
 const HOSTS_ROOT: &str = "the host's root prepares it";
 
 /// What does not apply, by the beginning of its name, and why.
@@ -34,14 +35,18 @@ const LACKING: &[(&str, &str)] = &[
     ("pool::limits_hold_that_came_with_who_took_it", LIMITS),
     ("pool::what_was_asked_for_is_what_the_sandbox_has", LIMITS),
     ("rotations::a_sandbox_whose_devices_were_removed", "devices are the host's own"),
-    ("rotations::all_mounts_are_where_they_were", "there are no volumes"),
+    ("rotations::all_mounts_are_where_they_were", FOLDERS),
     ("rotations::nothing_is_lost_that_is_written_from_outside", "nothing outside can open it"),
     ("rotations::several_who_fork_at_the_same_time", BUSY),
     ("rotations::where_something_runs_files_are_copied", BUSY),
     ("template::everything_is_writable_and_the_host_is_unchanged", "see what is different below"),
     ("template::what_is_below_a_mount_of_the_host_is_looked_through", HOSTS_ROOT),
     ("template::what_only_some_users_of_the_host_may_read_is_not_there", HOSTS_ROOT),
-    ("volumes::", HOSTS_ROOT),
+    ("volumes::a_folder_is_its_owners", FOLDERS),
+    ("volumes::links_lead_nowhere", FOLDERS),
+    ("volumes::no_program_is_left_on_the_host", FOLDERS),
+    ("volumes::volumes_lie_in_each_other", FOLDERS),
+    ("volumes::what_is_not_allowed_is_refused", FOLDERS),
 ];
 
 /// Runs one of these tests as the ordinary user that it is about.
@@ -238,6 +243,36 @@ fn a_range_that_is_too_short_or_senseless_is_not_used_and_said() {
     let known = ["1000 ids, of 65536", "makes no sense"];
     assert!(known.iter().any(|known| detail.contains(known)), "{detail}");
     assert!(detail.contains("usermod --add-subuids"), "{detail}");
+}
+
+#[tokio::test]
+async fn folders_of_the_host_are_refused_and_volumes_are_shared() {
+    if !ordinary::is_ordinary() {
+        return again("as_subordinate::folders_of_the_host_are_refused_and_volumes_are_shared");
+    }
+    let state = State::new();
+    let folder = tempfile::tempdir().unwrap();
+    let builder = LocalProvider::builder().state_dir(state.path());
+    let provider = builder.host_folders([folder.path()]).build().unwrap();
+    let mount = VolumeMount::new(folder.path().to_str().unwrap(), "/data").read_only();
+    let error = provider.create(mount.add_to(CreateOptions::new())).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.message().contains("named volume"), "{error}");
+    assert_eq!(state.records().len(), 0);
+    provider.create_volume("cache").await.unwrap();
+    let options = || VolumeMount::new("cache", "/data").add_to(CreateOptions::new());
+    let one = provider.create(options()).await.unwrap();
+    let write = "umask 077; echo mine >/data/mine; sudo sh -c 'echo roots >/data/roots; chmod 644 /data/roots'; stat -c '%n %U' /data /data/*";
+    let said = sh(&one, write).await;
+    assert_eq!(said, "/data user\n/data/mine user\n/data/roots root\n");
+    let other = provider.create(options()).await.unwrap();
+    assert_eq!(sh(&other, "cat /data/*").await, "mine\nroots\n");
+    for sandbox in [one, other] {
+        sandbox.kill().await.unwrap();
+    }
+    provider.remove_volume("cache").await.unwrap();
+    assert!(!state.path().join("volumes/cache").exists());
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub use imported::ImportedTemplate;
 pub(crate) use manifest::Layer;
 pub use manifest::Origin;
 pub(crate) use outdated::{InUse, hold};
+pub(crate) use owners::give;
 use sandbox_core::{Error, ErrorKind, Result, TemplateId, TemplateInfo};
 use serde::{Deserialize, Serialize};
 use std::{

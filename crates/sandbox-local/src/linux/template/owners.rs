@@ -85,7 +85,7 @@ impl Owners {
 }
 
 /// Gives a tree to root of the sandboxes, but for `others`, where an ordinary user has subordinate ids.
-pub(super) fn give(tree: &Path, others: Vec<Owned>) -> io::Result<()> {
+pub(crate) fn give(tree: &Path, others: Vec<Owned>) -> io::Result<()> {
     if rustix::process::geteuid().is_root() || subordinate::used().is_none() {
         return Ok(());
     }
