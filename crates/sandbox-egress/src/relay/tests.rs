@@ -9,9 +9,7 @@ mod streams;
 use super::*;
 use crate::{Floor, Name};
 use nameserver::NameServer;
-use sandbox_core::{
-    Destination as Place, NetworkAction, NetworkEventKind, NetworkPolicy, NetworkRule,
-};
+use sandbox_core::{Destination as Place, NetworkAction, NetworkEventKind, NetworkRule};
 use std::{
     io::Read,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
