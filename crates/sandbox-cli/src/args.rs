@@ -2,6 +2,7 @@
 
 mod look;
 mod make;
+mod network;
 mod pages;
 mod programs;
 mod servers;
@@ -12,6 +13,7 @@ use crate::parse;
 use clap::{ArgAction, Args, Parser, Subcommand};
 pub(crate) use look::{AttachArgs, InspectArgs, LogsArgs};
 pub(crate) use make::{CreateArgs, ForkArgs, LimitArgs, RunArgs, SandboxArgs, SnapshotArgs};
+pub(crate) use network::{NetArgs, NetworkArgs, RelayArgs};
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use programs::{ExecArgs, ShellArgs};
 pub(crate) use servers::{Listen, PortArgs, ProxyArgs};
@@ -25,8 +27,8 @@ pub(crate) use volumes::{VolumeNames, VolumesAction, VolumesArgs};
     name = "sandbox",
     version,
     long_about = "Runs programs in sandboxes, and looks after the sandboxes.\n\n\
-        A sandbox has this machine's own programs, its own files, processes and users, and no network. What runs \
-        in it sees nothing of this machine's homes, secrets and processes, and everything it does is gone with it.",
+        A sandbox has this machine's own programs, its own files, processes and users, and no network unless it is \
+        given one. What runs in it sees nothing of this machine's homes, secrets and processes, and everything it does is gone with it.",
     after_help = "Examples:\n  \
         sandbox run sales.py --file sales.csv     a program, with a file next to it\n  \
         sandbox run -c 'print(6 * 7)'             a line of Python\n  \
@@ -65,6 +67,7 @@ pub(crate) enum Action {
     Ls(LsArgs),
     Inspect(InspectArgs),
     Stats(StatsArgs),
+    Net(NetArgs),
     Port(PortArgs),
     Proxy(ProxyArgs),
     Pause(PauseArgs),
@@ -78,6 +81,8 @@ pub(crate) enum Action {
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+    #[command(hide = true)]
+    Relay(RelayArgs),
 }
 
 /// Copy files and directories into a sandbox or out of it

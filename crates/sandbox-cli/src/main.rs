@@ -96,8 +96,10 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
     match action {
         Action::Cp(args) => commands::cp::cp(state_dir, args).await,
         Action::Inspect(args) => commands::inspect::inspect(state_dir, &args).await,
+        Action::Logs(args) if args.network => commands::events::events(state_dir, &args).await,
         Action::Logs(args) => commands::logs::logs(state_dir, &args).await,
         Action::Ls(args) => commands::ls::ls(state_dir, args).await,
+        Action::Net(args) => commands::net::net(state_dir, args).await,
         Action::Stats(args) => commands::stats::stats(state_dir, args).await,
         Action::Port(args) => commands::port::port(state_dir, args).await,
         Action::Proxy(args) => commands::port::proxy(state_dir, args).await,
@@ -110,6 +112,7 @@ async fn plain(state_dir: Option<&std::path::Path>, action: Action) -> anyhow::R
         Action::Prune(args) => commands::prune::prune(state_dir, &args),
         Action::Doctor(args) => commands::doctor::doctor(state_dir, &args),
         Action::Completions(args) => commands::pages::completions(&args),
+        Action::Relay(_) => commands::relay::relay(state_dir),
         Action::Man(args) => commands::pages::man(&args),
         Action::Create(_)
         | Action::Fork(_)

@@ -3,8 +3,13 @@
 
 use crate::language;
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use sandbox::local::VolumeMount;
-use std::time::Duration;
+use sandbox::{Destination, NetworkAction, NetworkPolicy, NetworkRule, local::VolumeMount};
+use std::{
+    fs::File,
+    io::Read,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// Longest time that any option takes: a hundred years, far from any overflow of clocks.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -105,6 +110,74 @@ pub(crate) fn volume(text: &str) -> Result<VolumeMount, String> {
         None | Some("rw") => Ok(mount),
         Some("ro") => Ok(mount.read_only()),
         Some(_) => Err("after DEST comes `ro`, or nothing".into()),
+    }
+}
+
+/// `off`, `public`, or the rules of a file.
+pub(crate) fn policy(text: &str) -> Result<NetworkPolicy, String> {
+    /// A policy of the most rules that there may be, each with the longest name.
+    const LONGEST: u64 = 512 * 1024;
+    let text = match text {
+        "off" | "public" => text.to_owned(),
+        file => {
+            let mut text = String::new();
+            let file = File::open(file)
+                .map_err(|error| format!("{error}; write off, public, or a file of rules"))?;
+            let read = file.take(LONGEST + 1).read_to_string(&mut text);
+            match read.map_err(|error| error.to_string())? as u64 {
+                0..=LONGEST => text,
+                _ => return Err("the file is too long".into()),
+            }
+        }
+    };
+    text.parse().map_err(told)
+}
+
+/// Where to a rule allows connections.
+pub(crate) fn allow(text: &str) -> Result<NetworkRule, String> {
+    NetworkRule::parse(NetworkAction::Allow, text).map_err(told)
+}
+
+/// Where to a rule denies connections.
+pub(crate) fn deny(text: &str) -> Result<NetworkRule, String> {
+    NetworkRule::parse(NetworkAction::Deny, text).map_err(told)
+}
+
+/// A network that is opened beneath all policies, and its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opening {
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
+    pub(crate) port: Option<u16>,
+}
+
+/// `NETWORK[:PORT]`.
+pub(crate) fn opening(text: &str) -> Result<Opening, String> {
+    let rule = allow(text)?;
+    match rule.destination {
+        Destination::Cidr { address, prefix } => Ok(Opening {
+            address,
+            prefix,
+            port: rule.port,
+        }),
+        _ => Err("write an address or a network, as in 192.168.1.20:8080 or 10.1.0.0/16".into()),
+    }
+}
+
+/// `ADDRESS[:PORT]`.
+pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, String> {
+    const DNS: u16 = 53;
+    let address = text
+        .parse::<IpAddr>()
+        .map(|address| SocketAddr::new(address, DNS));
+    let address = address.or_else(|_| text.parse());
+    address.map_err(|_| "write an address, as in 192.168.1.1 or [2001:db8::53]:53".into())
+}
+
+fn told(error: sandbox::Error) -> String {
+    match error.context("found") {
+        Some(found) => format!("{}, found `{found}`", error.message()),
+        None => error.message().to_owned(),
     }
 }
 

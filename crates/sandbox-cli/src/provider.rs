@@ -1,13 +1,13 @@
 //! Where the sandboxes of a command come from, and how one is found among them.
 
-use crate::output;
+use crate::{args::SandboxArgs, output, parse::Opening};
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
 use sandbox::{
     ConnectOptions, Error, ErrorKind, ListOptions, Ownership, ProviderExt, Sandbox, SandboxId,
     SandboxInfo, SandboxProvider,
     layers::TracingLayer,
-    local::{LocalBuilder, LocalProvider, VolumeMount},
+    local::{LocalBuilder, LocalProvider},
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time;
@@ -32,18 +32,41 @@ pub(crate) fn local(state_dir: Option<&Path>) -> LocalBuilder {
 
 /// The provider that commands use.
 pub(crate) fn open(state_dir: Option<&Path>) -> Result<Arc<dyn SandboxProvider>> {
-    open_with(state_dir, &[])
+    build(relayed(local(state_dir))?)
 }
 
-/// The provider, with leave to share the folders that the command line names: whoever has written it owns them, or could
-/// read and write them anyway.
-pub(crate) fn open_with(
+/// The provider for a new sandbox, with leave to share the folders and to reach the networks that the command line names:
+/// whoever has written it owns them, or could use them anyway.
+pub(crate) fn open_for(
     state_dir: Option<&Path>,
-    volumes: &[VolumeMount],
+    args: &SandboxArgs,
 ) -> Result<Arc<dyn SandboxProvider>> {
-    let folders = volumes.iter().map(|volume| &volume.source);
-    let provider = local(state_dir)
-        .host_folders(folders.filter(|source| source.starts_with('/')))
+    let folders = args.volumes.iter().map(|volume| &volume.source);
+    let mut builder =
+        local(state_dir).host_folders(folders.filter(|source| source.starts_with('/')));
+    for Opening {
+        address,
+        prefix,
+        port,
+    } in args.network.open.iter().cloned()
+    {
+        builder = builder.open_network(address, prefix, port);
+    }
+    let nameservers = &args.network.nameserver;
+    if !nameservers.is_empty() {
+        builder = builder.nameservers(nameservers.iter().copied());
+    }
+    build(relayed(builder)?)
+}
+
+/// With this very program as that which carries the connections of detached sandboxes.
+fn relayed(builder: LocalBuilder) -> Result<LocalBuilder> {
+    let program = std::env::current_exe().context("cannot find the program that is running")?;
+    Ok(builder.relay_program(program, ["relay"]))
+}
+
+fn build(builder: LocalBuilder) -> Result<Arc<dyn SandboxProvider>> {
+    let provider = builder
         .build()
         .context("cannot use the sandboxes of this machine")?;
     Ok(if output::is_logging() {

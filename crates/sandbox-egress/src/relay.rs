@@ -100,6 +100,12 @@ impl Relay {
         })
     }
 
+    /// Where its tasks run, for others that belong to what it serves. They must not wait.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// Serves one sandbox by the sockets that capture what it sends. A stream that `tcp` accepts has as its local
     /// address where it was to go; `udp` tells with each datagram to which address it was sent, and gets DNS alone.
     ///

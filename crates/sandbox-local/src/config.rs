@@ -2,7 +2,12 @@
 
 use crate::LocalProvider;
 use sandbox_core::{Limits, Result};
-use std::path::{Path, PathBuf};
+use serde::{Deserialize, Serialize};
+use std::{
+    ffi::{OsStr, OsString},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 /// Sets up a [`LocalProvider`].
 #[derive(Debug, Clone)]
@@ -12,8 +17,35 @@ pub struct LocalBuilder {
     pub(crate) keep_leftovers: bool,
     pub(crate) pool: usize,
     pub(crate) host_folders: Vec<PathBuf>,
+    pub(crate) terms: Terms,
+    pub(crate) relay_program: Option<RelayProgram>,
     #[cfg(target_os = "linux")]
     pub(crate) weaken: u32,
+}
+
+/// What whoever runs this machine has said about the networks of sandboxes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    /// What lies open beneath all policies.
+    pub(crate) opened: Vec<Opening>,
+    /// Who is asked for addresses of names; `None` is whom this machine asks.
+    pub(crate) nameservers: Option<Vec<SocketAddr>>,
+}
+
+/// A network that is closed beneath all policies unless the operator opens it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Opening {
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
+    /// `None` is every port.
+    pub(crate) port: Option<u16>,
+}
+
+/// What carries the connections of detached sandboxes.
+#[derive(Debug, Clone)]
+pub(crate) struct RelayProgram {
+    pub(crate) path: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// Where state of this user is kept. Without a home there is no good place for an ordinary user.
@@ -52,6 +84,8 @@ impl LocalBuilder {
             keep_leftovers: false,
             pool: 0,
             host_folders: Vec::new(),
+            terms: Terms::default(),
+            relay_program: None,
             #[cfg(target_os = "linux")]
             weaken: 0,
         }
@@ -96,6 +130,52 @@ impl LocalBuilder {
         let folders = folders.into_iter();
         self.host_folders = folders.map(|folder| folder.as_ref().to_owned()).collect();
         self
+    }
+
+    /// Opens a network to sandboxes that no policy could open: addresses of this machine, of its neighbours, or of another
+    /// special range (for one port, or for all). A sandbox's policy must still allow it.
+    #[must_use]
+    pub fn open_network(mut self, address: IpAddr, prefix: u8, port: Option<u16>) -> Self {
+        self.terms.opened.push(Opening {
+            address,
+            prefix,
+            port,
+        });
+        self
+    }
+
+    /// Asks these for the addresses of names that sandboxes want to reach, instead of those that this machine asks.
+    #[must_use]
+    pub fn nameservers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.terms.nameservers = Some(servers.into_iter().collect());
+        self
+    }
+
+    /// Names the program that carries the connections of detached sandboxes, which outlive this one: started when the first
+    /// of them is made, it must call [`LocalBuilder::run_relay`]. It finds the state directory in `SANDBOX_STATE_DIR`.
+    /// Without one, detached sandboxes have no network. The command `sandbox` is such a program, with the argument `relay`.
+    #[must_use]
+    pub fn relay_program(
+        mut self,
+        path: impl AsRef<Path>,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Self {
+        let arguments = arguments.into_iter();
+        self.relay_program = Some(RelayProgram {
+            path: path.as_ref().to_owned(),
+            arguments: arguments.map(|one| one.as_ref().to_owned()).collect(),
+        });
+        self
+    }
+
+    /// Carries the connections of the detached sandboxes in the state directory, until some time after the last one has
+    /// ended. Prints an empty line when it serves. Returns at once if another process does this already.
+    ///
+    /// # Errors
+    /// `Unavailable` if nothing can be carried on this machine; `PermissionDenied` or `StorageFull` for the state directory.
+    #[cfg(target_os = "linux")]
+    pub fn run_relay(self) -> Result<()> {
+        crate::linux::run_relay(&self.state_dir)
     }
 
     /// Opens without removing what earlier programs have left behind, so that

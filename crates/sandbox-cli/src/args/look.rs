@@ -28,7 +28,8 @@ pub(crate) struct InspectArgs {
 #[command(after_help = "Examples:\n  \
     sandbox logs build\n  \
     sandbox logs --follow build 3           the third command, until it ends\n  \
-    sandbox logs --json build | jq -r .text")]
+    sandbox logs --json build | jq -r .text\n  \
+    sandbox logs --network --follow build   connections, as they are made")]
 pub(crate) struct LogsArgs {
     /// Id of the sandbox, the start of it, or its name
     pub(crate) id: String,
@@ -40,6 +41,10 @@ pub(crate) struct LogsArgs {
     /// Go on with what is printed from now on, until the commands end
     #[arg(short, long)]
     pub(crate) follow: bool,
+
+    /// Print what the sandbox has reached for in the network instead, and what of that was refused and why
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) network: bool,
 
     /// Print an object for each line
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! Options of the commands that make a sandbox, or what others can be made from.
 
+use super::NetworkArgs;
 use crate::parse;
 use clap::Args;
 use sandbox::local::VolumeMount;
@@ -109,6 +110,9 @@ pub(crate) struct SandboxArgs {
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 
     /// Share a folder of this machine, or a named volume, at DEST; `:ro` to be read only (repeatable)
     #[arg(long = "volume", value_name = "SOURCE:DEST[:ro]", value_parser = parse::volume)]

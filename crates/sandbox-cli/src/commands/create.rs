@@ -1,6 +1,6 @@
 //! `sandbox create`: a sandbox that stays; and what `create` and `run` have in common.
 
-use super::ls::Entry;
+use super::{ls::Entry, net};
 use crate::{
     args::{CreateArgs, LimitArgs, SandboxArgs},
     output::{self, Stop},
@@ -24,14 +24,14 @@ use std::{
 pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 pub(crate) async fn create(state_dir: Option<&Path>, args: CreateArgs) -> Result<u8> {
-    let mut options = options(&args.sandbox).ownership(Ownership::Detached);
+    let mut options = options(&args.sandbox)?.ownership(Ownership::Detached);
     options.idle_timeout = args.idle_timeout;
     if args.pause_at_end {
         options = options.on_expiry(Expiry::Pause);
     }
     let started = Instant::now();
     let mut signals = Signals::new()?;
-    let provider = provider::open_with(state_dir, &args.sandbox.volumes)?;
+    let provider = provider::open_for(state_dir, &args.sandbox)?;
     let report = provider.enforcement(&options);
     let sandbox = tokio::select! {
         made = make(provider.as_ref(), options, args.sandbox.verbose, started) => made?,
@@ -74,7 +74,7 @@ async fn describe(sandbox: &dyn Sandbox, report: EnforcementReport) -> Result<()
 }
 
 /// What the arguments ask for.
-pub(crate) fn options(args: &SandboxArgs) -> CreateOptions {
+pub(crate) fn options(args: &SandboxArgs) -> Result<CreateOptions> {
     let mut options = CreateOptions::new().lifetime(args.lifetime.unwrap_or(DEFAULT_LIFETIME));
     if let Some(template) = &args.template {
         options = options.template(template.as_str());
@@ -87,10 +87,11 @@ pub(crate) fn options(args: &SandboxArgs) -> CreateOptions {
         options = options.label(key, value);
     }
     options.limits = limits(&args.limits);
+    options.network = net::policy(&args.network)?;
     for volume in &args.volumes {
         options = volume.clone().add_to(options);
     }
-    options
+    Ok(options)
 }
 
 /// The ceilings that the arguments ask for.

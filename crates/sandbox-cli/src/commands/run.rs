@@ -38,13 +38,13 @@ const TIMED_OUT: u8 = 124;
 pub(crate) async fn run(state_dir: Option<&Path>, args: RunArgs) -> Result<u8> {
     // All that can be wrong here is found out before there is a sandbox.
     let job = Job::read(&args)?;
-    let mut options = create::options(&args.sandbox).ownership(if args.keep {
+    let mut options = create::options(&args.sandbox)?.ownership(if args.keep {
         Ownership::Detached
     } else {
         Ownership::Owned
     });
     let started = Instant::now();
-    let provider = provider::open_with(state_dir, &args.sandbox.volumes)?;
+    let provider = provider::open_for(state_dir, &args.sandbox)?;
     let longest = provider.capabilities().max_lifetime;
     let lifetime = lifetime(args.sandbox.lifetime, args.timeout, longest)?;
     options = options.lifetime(lifetime);

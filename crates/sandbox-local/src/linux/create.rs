@@ -5,6 +5,8 @@ use super::{
     host::Host,
     init,
     made::{ANSWER_WITHIN, Made, wait},
+    network::{self, Stored},
+    pool::Kind,
     provider::Shared,
     ranges, reap,
     record::{Locked, Record, SOCKET, STORE, looks_like_id, storage_error},
@@ -23,8 +25,8 @@ use sandbox_agent::protocol::{
     zygote::{Create, Lower, Overlay},
 };
 use sandbox_core::{
-    CreateOptions, Error, ErrorKind, Expiry, Limits, NetworkPolicy, Ownership, Result, SandboxId,
-    Source, TemplateId,
+    CreateOptions, Error, ErrorKind, Expiry, Limits, Ownership, Result, SandboxId, Source,
+    TemplateId,
 };
 use std::{
     collections::BTreeMap,
@@ -92,6 +94,8 @@ pub(crate) struct Request {
     pub(crate) volumes: Vec<Volume>,
     /// What leaves it is caught, for somebody to serve it; without that there is no way out.
     pub(crate) captured: bool,
+    /// What it may reach, if that is anything.
+    pub(crate) network: Option<Stored>,
     /// It is made before it is known for whom, and for what else than the template.
     pub(crate) pooled: bool,
 }
@@ -118,9 +122,6 @@ impl Request {
             Some(_) => return unsupported("such a source"),
         };
         template::check(&template, state)?;
-        if !matches!(options.network, None | Some(NetworkPolicy::Off)) {
-            return unsupported("a network policy other than off");
-        }
         let expiry = options.on_expiry.unwrap_or(Expiry::Kill);
         if expiry != Expiry::Kill && shared.site.host.v2.is_none() {
             return unsupported("a pause without cgroup version 2");
@@ -138,6 +139,13 @@ impl Request {
         let lifetime = options.lifetime.unwrap_or(DEFAULT_LIFETIME);
         check_lifetime(lifetime)?;
         let ownership = options.ownership.unwrap_or(Ownership::Owned);
+        let policy = match (options.network, &fork) {
+            (None, Some(id)) => {
+                network::stored(&shared.site.records, id)?.map(|stored| stored.policy)
+            }
+            (policy, _) => policy,
+        };
+        let network = shared.networks.check(policy, ownership)?;
         let volumes = volumes::open(shared, options.extensions.as_ref())?;
         Ok(Self {
             template,
@@ -151,15 +159,16 @@ impl Request {
             env: options.env.unwrap_or_default(),
             metadata: options.metadata.unwrap_or_default(),
             volumes,
-            captured: false,
+            captured: network.is_some(),
+            network,
             pooled: false,
         })
     }
 
-    /// A sandbox from `template` for nobody yet: without limits or an end.
-    pub(crate) fn pooled(template: TemplateId) -> Self {
+    /// A sandbox of this kind for nobody yet: without limits or an end.
+    pub(crate) fn pooled(kind: Kind) -> Self {
         Self {
-            template,
+            template: kind.template,
             fork: None,
             name: None,
             ownership: Ownership::Owned,
@@ -170,7 +179,8 @@ impl Request {
             env: BTreeMap::new(),
             metadata: BTreeMap::new(),
             volumes: Vec::new(),
-            captured: false,
+            captured: kind.captured,
+            network: None,
             pooled: true,
         }
     }
@@ -303,6 +313,7 @@ pub(crate) fn make_from(site: &Site, request: Request, template: Template) -> Re
                 pidfd,
                 lifeline: Some(lifeline),
                 locked: Some(locked),
+                serving: None,
             };
             step!("answer", made.check())?;
             Ok(made)
@@ -435,6 +446,10 @@ fn put_on_record(
         pooled: request.pooled,
     };
     let written = site.records.write(locked, &record);
+    let written = written.and_then(|()| {
+        let network = request.network.as_ref();
+        network.map_or(Ok(()), |stored| network::put_down(&locked.path, stored))
+    });
     if let (Err(_), Some(range)) = (&written, range) {
         ranges::give_back(range, &locked.path);
     }

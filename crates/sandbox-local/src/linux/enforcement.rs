@@ -102,6 +102,19 @@ fn user_ids(host: &Host, holds: bool) -> Wall {
     Wall::new("user_ids", Enforcement::Partial, detail)
 }
 
+/// What holds for a sandbox that may reach something.
+pub(crate) fn with_network(mut report: EnforcementReport) -> EnforcementReport {
+    let mut walls = report.walls.iter_mut();
+    let wall =
+        walls.find(|wall| wall.name == "network" && wall.enforcement == Enforcement::Enforced);
+    if let Some(wall) = wall {
+        wall.detail = "network namespace of which TCP connections and questions for names are carried as far as the policy \
+                       lets them; UDP but for DNS, and ICMP, are refused"
+            .to_owned();
+    }
+    report
+}
+
 /// What is not carried over from a sandbox to those that start from it, and how the rest is, if that has this store.
 pub(crate) fn files_alone(host: &Host, store: Option<Store>) -> Wall {
     let how = match store {

@@ -1,6 +1,7 @@
 //! A sandbox in the hands of the program that has made it: how it is let go, and how it ends.
 
 use super::{
+    network::Serving,
     reap,
     record::{Locked, SOCKET, STORE},
     remove::remove_tree,
@@ -34,6 +35,8 @@ pub(crate) struct Made {
     /// Closing it ends the sandbox.
     pub(crate) lifeline: Option<OwnedFd>,
     pub(crate) locked: Option<Locked>,
+    /// Carries its connections.
+    pub(crate) serving: Option<Serving>,
 }
 
 impl Made {

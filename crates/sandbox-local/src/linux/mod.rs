@@ -11,10 +11,6 @@ mod host;
 mod hostile;
 mod init;
 mod made;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "nothing offers a network yet")
-)]
 mod network;
 mod places;
 mod pool;
@@ -42,6 +38,7 @@ mod zygote;
 
 pub(crate) use doctor::diagnose;
 pub use doctor::{Check, Diagnosis, Verdict};
+pub(crate) use network::detached::run as run_relay;
 pub use pool::PoolStatus;
 pub use provider::LocalProvider;
 pub use reap::Pruned;

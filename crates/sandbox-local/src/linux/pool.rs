@@ -16,9 +16,9 @@ use std::{
 /// Most sandboxes that may be kept for each template.
 pub(crate) const LARGEST: usize = 256;
 
-/// Most templates of which sandboxes are kept, the default one included. Beyond, the one that was not asked for the longest
-/// is given up.
-const MOST_TEMPLATES: usize = 4;
+/// Most kinds of which sandboxes are kept, the usual one included. Beyond, the one that was not asked for the longest is
+/// given up.
+const MOST_KINDS: usize = 4;
 
 /// How long the thread rests before it makes one: whoever has just taken one has work for the processors.
 const REST: Duration = Duration::from_millis(10);
@@ -55,10 +55,10 @@ struct Shelf {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the templates that are asked for.
-    ready: BTreeMap<TemplateId, Shelved>,
-    /// The template from which one is being made.
-    making: Option<TemplateId>,
+    /// By what is asked for.
+    ready: BTreeMap<Kind, Shelved>,
+    /// What is being made.
+    making: Option<Kind>,
     /// Counts what is asked for.
     asked: u64,
     taken: u64,
@@ -66,7 +66,25 @@ struct State {
     stopped: bool,
 }
 
-/// Sandboxes from one template, oldest first.
+/// What sandboxes that wait differ in: all else comes with who takes them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Kind {
+    pub(crate) template: TemplateId,
+    /// Whether their connections are captured, so that they can have a network.
+    pub(crate) captured: bool,
+}
+
+impl Kind {
+    /// What is kept in any case.
+    fn usual() -> Self {
+        Self {
+            template: TemplateId::new(template::DEFAULT),
+            captured: false,
+        }
+    }
+}
+
+/// Sandboxes of one kind, oldest first.
 #[derive(Debug, Default)]
 struct Shelved {
     waiting: VecDeque<Waiting>,
@@ -81,11 +99,10 @@ impl Pool {
             let message = format!("a pool has at most {LARGEST} sandboxes");
             return Err(Error::invalid(message));
         }
-        let default = TemplateId::new(template::DEFAULT);
         let shelf = Arc::new(Shelf {
             size,
             state: Mutex::new(State {
-                ready: [(default, Shelved::default())].into(),
+                ready: [(Kind::usual(), Shelved::default())].into(),
                 ..State::default()
             }),
             changed: Condvar::new(),
@@ -109,14 +126,17 @@ impl Pool {
     /// # Errors
     /// `AlreadyExists` for the name. After any other failure another one is tried.
     pub(crate) fn take(&self, site: &Site, request: &Request) -> Result<Option<Made>> {
-        let template = template::canonical(&request.template);
+        let kind = Kind {
+            template: template::canonical(&request.template),
+            captured: request.captured,
+        };
         // Those that wait have no other store, and the files of a sandbox cannot move; nor may a limit come later that
         // counts from the start.
         let processes = request.limits.processes;
         let is_limited =
             !site.counts_processes_from_the_start() || processes == site.default_processes;
         let fits = request.store == Store::Directory && is_limited;
-        while fits && let Some(mut waiting) = self.shelf.pop(&template) {
+        while fits && let Some(mut waiting) = self.shelf.pop(&kind) {
             if !waiting.is_fit(site) {
                 continue;
             }
@@ -126,7 +146,7 @@ impl Pool {
                     return Ok(Some(waiting.into_made()));
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    self.shelf.put(template, waiting);
+                    self.shelf.put(kind, waiting);
                     return Err(error);
                 }
                 Err(error) => {
@@ -155,8 +175,8 @@ impl Pool {
 
     /// Ends those that stand on the template in this directory, which is to go, and makes no more from it.
     pub(crate) fn let_go_of(&self, site: &Site, directory: &str) {
-        let is_it = |template: &TemplateId| {
-            template::current(template, &site.state).is_ok_and(|name| name == directory)
+        let is_it = |kind: &Kind| {
+            template::current(&kind.template, &site.state).is_ok_and(|name| name == directory)
         };
         let stands = |waiting: &Waiting| {
             let on = waiting.record.template_directory.as_deref();
@@ -164,10 +184,10 @@ impl Pool {
         };
         let mut ended = Vec::new();
         let mut state = self.shelf.lock();
-        state.ready.retain(|template, shelved| {
+        state.ready.retain(|kind, shelved| {
             let (gone, kept): (VecDeque<_>, _) = shelved.waiting.drain(..).partition(stands);
             shelved.waiting = kept;
-            let stays = gone.is_empty() && !is_it(template);
+            let stays = gone.is_empty() && !is_it(kind);
             ended.extend(gone);
             stays
         });
@@ -215,15 +235,15 @@ impl Drop for Pool {
 }
 
 impl State {
-    /// Gives up the template that was not asked for the longest, if there are too many. Never the default one.
+    /// Gives up what was not asked for the longest, if there is too much of that. Never the usual kind.
     fn forget_one(&mut self) -> Option<Shelved> {
-        if self.ready.len() <= MOST_TEMPLATES {
+        if self.ready.len() <= MOST_KINDS {
             return None;
         }
         let others = self
             .ready
             .iter()
-            .filter(|(template, _)| template.as_str() != template::DEFAULT);
+            .filter(|(kind, _)| **kind != Kind::usual());
         let (oldest, _) = others.min_by_key(|(_, shelved)| shelved.asked)?;
         let oldest = oldest.clone();
         self.ready.remove(&oldest)
@@ -235,12 +255,12 @@ impl Shelf {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one out, which makes it the caller's alone. From now on this template is kept ready.
-    fn pop(&self, template: &TemplateId) -> Option<Waiting> {
+    /// Takes one out, which makes it the caller's alone. From now on this kind is kept ready.
+    fn pop(&self, kind: &Kind) -> Option<Waiting> {
         let mut state = self.lock();
         state.asked += 1;
         let asked = state.asked;
-        let shelved = state.ready.entry(template.clone()).or_default();
+        let shelved = state.ready.entry(kind.clone()).or_default();
         shelved.asked = asked;
         let waiting = shelved.waiting.pop_front();
         let forgotten = state.forget_one();
@@ -251,10 +271,10 @@ impl Shelf {
     }
 
     /// Puts one back that was not taken after all; it ends if there is no room any more.
-    fn put(&self, template: TemplateId, waiting: Waiting) {
+    fn put(&self, kind: Kind, waiting: Waiting) {
         let mut state = self.lock();
-        // Its template may have been forgotten since it was begun.
-        let shelved = state.ready.get_mut(&template);
+        // Its kind may have been forgotten since it was begun.
+        let shelved = state.ready.get_mut(&kind);
         match shelved.filter(|shelved| shelved.waiting.len() < self.size) {
             Some(shelved) => shelved.waiting.push_back(waiting),
             None => {
@@ -267,19 +287,19 @@ impl Shelf {
     /// Makes sandboxes wherever one is missing, until the pool is stopped.
     fn fill(&self, site: &Site) {
         let mut rest = REST;
-        while let Some(template) = self.next_missing(rest) {
+        while let Some(kind) = self.next_missing(rest) {
             // What is made and not wanted any more is gone when this is.
             let _making = Making(self);
-            match Waiting::make(site, template.clone()) {
+            match Waiting::make(site, kind.clone()) {
                 Ok(waiting) => {
                     rest = REST;
-                    self.put(template, waiting);
+                    self.put(kind, waiting);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, %template, "no sandbox could be made for the pool");
+                    tracing::debug!(%error, ?kind, "no sandbox could be made for the pool");
                     // Others must not wait for one that cannot be had. Whoever asks for it again hears why.
-                    if template.as_str() != template::DEFAULT {
-                        self.forget(&template);
+                    if kind != Kind::usual() {
+                        self.forget(&kind);
                     }
                     rest = (rest * 2).min(LONGEST_REST);
                 }
@@ -287,21 +307,21 @@ impl Shelf {
         }
     }
 
-    /// Makes no more of a template, and ends what waits from it, which takes time: not while others wait for the lock.
-    fn forget(&self, template: &TemplateId) {
-        let gone = self.lock().ready.remove(template);
+    /// Makes no more of a kind, and ends what waits of it, which takes time: not while others wait for the lock.
+    fn forget(&self, kind: &Kind) {
+        let gone = self.lock().ready.remove(kind);
         drop(gone);
     }
 
-    /// The template of which one is missing, after a `rest` since that is so. `None` once the pool is stopped.
-    fn next_missing(&self, rest: Duration) -> Option<TemplateId> {
+    /// The kind of which one is missing, after a `rest` since that is so. `None` once the pool is stopped.
+    fn next_missing(&self, rest: Duration) -> Option<Kind> {
         let mut since = None;
         let mut state = self.lock();
         while !state.stopped {
-            let is_short = |entry: &(&TemplateId, &Shelved)| entry.1.waiting.len() < self.size;
+            let is_short = |entry: &(&Kind, &Shelved)| entry.1.waiting.len() < self.size;
             let missing = state.ready.iter().find(is_short);
-            let missing = missing.map(|(template, _)| template.clone());
-            let Some(template) = missing else {
+            let missing = missing.map(|(kind, _)| kind.clone());
+            let Some(kind) = missing else {
                 since = None;
                 let woken = self.changed.wait(state);
                 state = woken.unwrap_or_else(PoisonError::into_inner);
@@ -310,8 +330,8 @@ impl Shelf {
             let start = *since.get_or_insert_with(Instant::now);
             let left = rest.saturating_sub(start.elapsed());
             if left.is_zero() {
-                state.making = Some(template.clone());
-                return Some(template);
+                state.making = Some(kind.clone());
+                return Some(kind);
             }
             let woken = self.changed.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;

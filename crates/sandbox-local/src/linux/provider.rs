@@ -6,6 +6,7 @@ use super::{
     enforcement,
     host::Host,
     made::{self, Made, Unclaimed},
+    network::{self, Networks, Serving},
     pool::{Pool, PoolStatus},
     reap::{self, Pruned},
     record::{self, Record},
@@ -20,8 +21,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use sandbox_agent::protocol::agent::Request;
 use sandbox_core::{
     BoxStream, Capabilities, ConnectOptions, CreateOptions, EnforcementReport, Error, ErrorKind,
-    Limits, ListOptions, Ownership, Result, Sandbox, SandboxId, SandboxInfo, SandboxProvider,
-    Source, TemplateId, TemplateInfo, Templates,
+    Limits, ListOptions, NetworkPolicy, Ownership, Result, Sandbox, SandboxId, SandboxInfo,
+    SandboxProvider, Source, TemplateId, TemplateInfo, Templates,
 };
 use std::{
     collections::HashMap,
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Option<Pool>,
     /// Folders of the host that sandboxes may share.
     pub(crate) host_folders: Vec<PathBuf>,
+    pub(crate) networks: Networks,
 }
 
 impl LocalProvider {
@@ -96,11 +98,17 @@ impl LocalProvider {
             keep_leftovers,
             pool,
             host_folders,
+            terms,
+            relay_program,
             weaken,
         } = builder;
+        network::check(&terms)?;
         let processes = default_limits.processes;
         let site = Site::open(host, &state, keep_leftovers, weaken, processes)?;
         let site = Arc::new(site);
+        if let Some(program) = &relay_program {
+            network::detached::revive(&site.state, program);
+        }
         let pool = (pool > 0).then(|| Pool::start(&site, pool)).transpose()?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -109,6 +117,7 @@ impl LocalProvider {
                 owned: Mutex::default(),
                 pool,
                 host_folders,
+                networks: Networks::new(terms, relay_program),
             }),
         })
     }
@@ -169,7 +178,12 @@ impl LocalProvider {
     }
 
     /// Hands a new sandbox to the caller of `create`, who is there to take it; dropping this future ends the sandbox.
-    async fn claim(&self, new: Unclaimed, expiry: Option<SetExpiry>) -> Result<Arc<dyn Sandbox>> {
+    async fn claim(
+        &self,
+        new: Unclaimed,
+        expiry: Option<SetExpiry>,
+        captured: bool,
+    ) -> Result<Arc<dyn Sandbox>> {
         let lost = || Error::new(ErrorKind::Internal, "the new sandbox was lost");
         let made = new.made().ok_or_else(lost)?;
         let (sandbox, ownership) = (self.handle(&made.id), made.ownership);
@@ -181,13 +195,26 @@ impl LocalProvider {
             let agreed = sandbox.link.tell(&Request::Detach {});
             agreed.await.map_err(made::mute)?;
         }
+        let serving = match captured {
+            true => self.serve(made).await?,
+            false => None,
+        };
         // Nothing is awaited any more: either the caller gets it now, or it has ended.
-        let made = new.claim().ok_or_else(lost)?;
+        let mut made = new.claim().ok_or_else(lost)?;
+        made.serving = serving;
         match ownership {
             Ownership::Detached => made.let_go(),
             _ => self.shared.own(made),
         }
         Ok(sandbox)
+    }
+
+    /// Has the connections of a new sandbox carried, as long as what is returned lives or by somebody else.
+    async fn serve(&self, made: &Made) -> Result<Option<Serving>> {
+        let (id, ownership) = (made.id.clone(), made.ownership);
+        let shared = Arc::clone(&self.shared);
+        let records = move || shared.networks.serve(&shared.site.records, &id, ownership);
+        blocking(records).await
     }
 
     /// What a request for a fork starts from.
@@ -237,6 +264,9 @@ impl SandboxProvider for LocalProvider {
         let limits = create::limits(&self.shared.default_limits, options);
         let site = &self.shared.site;
         let mut report = enforcement::report(&site.host, &limits, site.weaken);
+        if !matches!(options.network, None | Some(NetworkPolicy::Off)) {
+            report = enforcement::with_network(report);
+        }
         match &options.source {
             Some(Source::Snapshot(_)) => report
                 .walls
@@ -256,10 +286,11 @@ impl SandboxProvider for LocalProvider {
     async fn create(&self, options: CreateOptions) -> Result<Arc<dyn Sandbox>> {
         let request = create::Request::check(&self.shared, options)?;
         let (shared, expiry) = (Arc::clone(&self.shared), request.expiry);
+        let captured = request.captured;
         let create = async {
             let forked = self.fork_of(&request).await?;
             let make = move || shared.make(request, forked).map(Unclaimed::new);
-            self.claim(blocking(make).await?, expiry).await
+            self.claim(blocking(make).await?, expiry, captured).await
         };
         create
             .await

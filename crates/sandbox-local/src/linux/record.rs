@@ -392,6 +392,30 @@ fn write(path: &Path, record: &Record) -> io::Result<()> {
     fs::rename(new, path.join(RECORD))
 }
 
+/// How long other programs may hold a lock that they need for a moment.
+const LOCKED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Takes a lock that others hold for a moment only. One that was stopped while it held it is not waited for longer.
+///
+/// # Errors
+/// `TimedOut` for that.
+pub(crate) fn lock_soon(file: File) -> io::Result<File> {
+    let deadline = Instant::now() + LOCKED_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let message = "another program holds its lock and does not let go";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 /// Makes a directory that only its owner may enter.
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()

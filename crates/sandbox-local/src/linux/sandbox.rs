@@ -22,9 +22,9 @@ use sandbox_agent::protocol::{
 };
 use sandbox_core::{
     Attach, BoxStream, Capabilities, Command, Error, ErrorKind, FileEvent, Files, Lifecycle,
-    Metrics, Pause, Ports, Position, Process, ProcessId, ProcessInfo, Pty, PtySize, Result,
-    Sandbox, SandboxId, SandboxInfo, SandboxPath, SandboxState, SnapshotInfo, SnapshotOptions,
-    Snapshots, TemplateId, Usage, Watch, WatchOptions,
+    Metrics, Network, Pause, Ports, Position, Process, ProcessId, ProcessInfo, Pty, PtySize,
+    Result, Sandbox, SandboxId, SandboxInfo, SandboxPath, SandboxState, SnapshotInfo,
+    SnapshotOptions, Snapshots, TemplateId, Usage, Watch, WatchOptions,
 };
 use std::{
     io,
@@ -58,7 +58,7 @@ const CLEANED_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct LocalSandbox {
     pub(crate) link: Arc<Link>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     files: LocalFiles,
     ports: LocalPorts,
 }
@@ -79,6 +79,7 @@ pub(crate) fn capabilities(host: &Host) -> Capabilities {
     capabilities.lifecycle = true;
     capabilities.pause = host.v2.is_some();
     capabilities.snapshots = true;
+    capabilities.network = true;
     capabilities.watch = true;
     capabilities.ports = true;
     capabilities.metrics = true;
@@ -439,6 +440,10 @@ impl Sandbox for LocalSandbox {
 
     fn ports(&self) -> Option<&dyn Ports> {
         Some(&self.ports)
+    }
+
+    fn network(&self) -> Option<&dyn Network> {
+        Some(self)
     }
 
     fn metrics(&self) -> Option<&dyn Metrics> {

@@ -7,6 +7,8 @@
 use super::{
     create::{self, Request, enforceable, now_ms},
     made::{self, Made},
+    network,
+    pool::Kind,
     record::{Record, storage_error},
     site::Site,
     template,
@@ -23,9 +25,9 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Makes one from `template`.
-    pub(crate) fn make(site: &Site, template: TemplateId) -> Result<Self> {
-        let made = create::make(site, Request::pooled(template))?;
+    /// Makes one of this kind.
+    pub(crate) fn make(site: &Site, kind: Kind) -> Result<Self> {
+        let made = create::make(site, Request::pooled(kind))?;
         made.tell(&agent::Request::Wait {})?;
         let record = made.locked()?.read();
         let record = record
@@ -57,6 +59,9 @@ impl Waiting {
             created_ms: now_ms(),
             ..self.record.clone()
         };
+        if let Some(stored) = &request.network {
+            network::put_down(&locked.path, stored)?;
+        }
         if record.name.is_some() {
             // From now on nobody else gets the name, and still nobody sees this sandbox.
             site.records.write(locked, &record)?;

@@ -1,6 +1,6 @@
 //! Connections to ports inside a sandbox.
 
-use super::{checked, unfit};
+use super::sockets::{checked, unfit};
 use crate::linux::{
     sandbox::{Link, unexpected},
     socket::Connection,

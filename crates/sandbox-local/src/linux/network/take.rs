@@ -1,6 +1,6 @@
 //! Taking what leaves a sandbox.
 
-use super::checked;
+use super::sockets::checked;
 use crate::linux::{
     made::{ANSWER_WITHIN, mute},
     record::SOCKET,
@@ -23,9 +23,6 @@ pub(crate) struct Taken {
     /// Receives questions for names, with the address that was asked as `IPV6_PKTINFO` (without IPv6 `IP_PKTINFO`), from
     /// which they must be answered. Does not wait.
     pub(crate) dns: UdpSocket,
-    /// Whether there is IPv6 in the sandbox. Without it both sockets are of IPv4; with it, they are of IPv6, and addresses
-    /// of IPv4 are mapped.
-    pub(crate) ipv6: bool,
     /// The connection to PID 1. It hangs up when the sandbox ends.
     pub(crate) held: OwnedFd,
 }
@@ -38,15 +35,14 @@ pub(crate) fn take(directory: BorrowedFd<'_>) -> Result<Taken> {
     let held = socket::connect(directory, SOCKET).map_err(mute)?;
     let request = Request::Network {};
     let answer = socket::ask_with_fds(held.as_fd(), &request, ANSWER_WITHIN).map_err(mute)?;
-    let (ipv6, fds) = match answer {
-        (Event::Network { ipv6 }, fds) => (ipv6, fds),
+    let fds = match answer {
+        (Event::Network { .. }, fds) => fds,
         (other, _) => return Err(unexpected(other)),
     };
     let [tcp, dns] = checked(fds, [SocketType::STREAM, SocketType::DGRAM])?;
     Ok(Taken {
         tcp: tcp.into(),
         dns: dns.into(),
-        ipv6,
         held,
     })
 }

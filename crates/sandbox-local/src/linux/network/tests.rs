@@ -1,12 +1,18 @@
 //! On real sandboxes: what leaves them, and what is reached inside.
 
-use super::*;
+use super::{
+    sockets::checked,
+    take::{Taken, take},
+};
 use crate::{
     LocalProvider,
     linux::{create, made::Made, sandbox::LocalSandbox},
 };
-use sandbox_core::{Command, CreateOptions, Process, ProcessEvent, Sandbox, Signal};
-use std::{fs::File, sync::Arc};
+use rustix::net::{AddressFamily, SocketType};
+use sandbox_core::{
+    Command, CreateOptions, ErrorKind, Process, ProcessEvent, Result, Sandbox, Signal,
+};
+use std::{fs::File, os::fd::OwnedFd, sync::Arc};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -100,7 +106,7 @@ async fn whoever_takes_it_is_told_which_address_was_meant() {
     let taken = caught.take().unwrap();
     let listener = tokio::net::TcpListener::from_std(taken.tcp).unwrap();
     let mut addresses = vec!["203.0.113.7", "169.254.169.254"];
-    if taken.ipv6 {
+    if listener.local_addr().unwrap().is_ipv6() {
         addresses.push("2001:db8::7");
     }
     for address in addresses {

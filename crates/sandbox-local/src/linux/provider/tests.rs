@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::linux::{cgroup::Groups, host::Hierarchy, init};
-use sandbox_core::{Expiry, NetworkAction, NetworkPolicy};
+use sandbox_core::{Expiry, NetworkPolicy};
 use std::{collections::BTreeMap, fs, path::Path};
 use tempfile::TempDir;
 
@@ -61,11 +61,10 @@ async fn what_cannot_be_honoured_is_refused_before_anything_is_made() {
     });
     let options = CreateOptions::new;
     let asked = [
-        options().network(NetworkPolicy::Public),
-        options().network(NetworkPolicy::Rules {
-            rules: Vec::new(),
-            default: NetworkAction::Deny,
-        }),
+        // Nothing would carry its connections when this program has ended.
+        options()
+            .network(NetworkPolicy::Public)
+            .ownership(Ownership::Detached),
         options().on_expiry(Expiry::Pause),
         options().limits(Limits::new().memory(1 << 30)),
         options().limits(Limits::new().cpus(1.0)),

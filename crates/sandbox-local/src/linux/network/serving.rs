@@ -1,0 +1,114 @@
+//! Carries the connections of one sandbox, by the policy beside its record.
+
+use super::{
+    control,
+    log::Writer,
+    stored,
+    take::{self, Taken},
+};
+use crate::linux::record::storage_error;
+use sandbox_core::{Error, ErrorKind, Existing, NetworkEvent, Result};
+use sandbox_egress::{Policy, Relay, Served, Sink};
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::task::AbortHandle;
+
+/// How long PID 1 may take to see that whoever had the network is gone, and when it is asked again.
+const FREED_WITHIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// A sandbox whose connections are carried as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    /// Goes with the last that it serves.
+    _relay: Arc<Relay>,
+    _served: Arc<Served>,
+    /// As long as it is open the network is ours: closed, PID 1 refuses all connections itself.
+    held: OwnedFd,
+    control: AbortHandle,
+}
+
+impl Serving {
+    /// Takes the network of the sandbox whose record is in `record`, and begins to carry.
+    ///
+    /// # Errors
+    /// `Unavailable` if somebody else carries it already, or it cannot be carried.
+    pub(super) fn start(relay: Arc<Relay>, record: &Path) -> Result<Self> {
+        let failed = |error| storage_error(error, "the sandbox's network could not be served");
+        let stored = stored::read(record)?.ok_or_else(no_policy)?;
+        let directory = File::open(record).map_err(failed)?;
+        let Taken { tcp, dns, held } = take_soon(directory.as_fd())?;
+        let log = Writer::open(record).map_err(failed)?;
+        let policy = Policy::new(&stored.policy)?;
+        let served = Arc::new(relay.serve(tcp, dns, policy, sink(log))?);
+        // Only who has the network may answer for it.
+        let listener = control::listen(directory.as_fd()).map_err(failed)?;
+        let (applied, record) = (Arc::clone(&served), record.to_owned());
+        let control = relay.runtime().spawn(async move {
+            let apply = |existing| apply(&applied, &record, existing);
+            if let Err(error) = control::serve(listener, apply).await {
+                tracing::warn!(%error, "changes of a network policy cannot be heard any more");
+            }
+        });
+        Ok(Self {
+            _relay: relay,
+            _served: served,
+            held,
+            control: control.abort_handle(),
+        })
+    }
+
+    /// Becomes readable when the sandbox has ended.
+    pub(super) fn ended(&self) -> BorrowedFd<'_> {
+        self.held.as_fd()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.control.abort();
+    }
+}
+
+/// Takes the network, also if the one who had it has just gone and PID 1 is about to see that.
+fn take_soon(directory: BorrowedFd<'_>) -> Result<Taken> {
+    let deadline = Instant::now() + FREED_WITHIN;
+    loop {
+        match take::take(directory) {
+            Err(error) if error.kind() == ErrorKind::InvalidState && Instant::now() < deadline => {
+                thread::sleep(AGAIN);
+            }
+            taken => return taken,
+        }
+    }
+}
+
+fn no_policy() -> Error {
+    let message = "the sandbox has no network policy";
+    Error::new(ErrorKind::Internal, message)
+}
+
+fn apply(served: &Served, record: &Path, existing: Existing) -> Result<()> {
+    let stored = stored::read(record)?.ok_or_else(no_policy)?;
+    served.set_policy(Policy::new(&stored.policy)?, existing);
+    Ok(())
+}
+
+/// Writes events down, until that fails.
+fn sink(log: Writer) -> Sink {
+    let log = Mutex::new(Some(log));
+    Arc::new(move |event: NetworkEvent| {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = log.as_mut().map_or(Ok(()), |log| log.write(&event));
+        if let Err(error) = written {
+            *log = None;
+            tracing::warn!(%error, "network events of a sandbox are not kept any more");
+        }
+    })
+}
