@@ -1,7 +1,7 @@
 //! One attempt, in a sandbox with all walls and in the places where it succeeds.
 
 use crate::{
-    lab::{Lab, Who, on_host},
+    lab::{Inside, Lab, Who, on_host},
     ordinary,
 };
 use std::future::Future;
@@ -11,6 +11,8 @@ use std::future::Future;
 pub(crate) struct Attempt {
     code: String,
     given: Vec<(&'static str, String)>,
+    /// Where the public internet may be reached.
+    networked: bool,
 }
 
 /// An attempt that runs `code`, the body of a Python function with `prelude.py` at hand.
@@ -18,6 +20,7 @@ pub(crate) fn attempt(code: impl Into<String>) -> Attempt {
     Attempt {
         code: code.into(),
         given: Vec::new(),
+        networked: false,
     }
 }
 
@@ -26,6 +29,22 @@ impl Attempt {
     pub(crate) fn given(mut self, name: &'static str, value: impl ToString) -> Self {
         self.given.push((name, value.to_string()));
         self
+    }
+
+    /// Is made where the public internet may be reached.
+    pub(crate) fn with_network(self) -> Self {
+        Self {
+            networked: true,
+            ..self
+        }
+    }
+
+    /// Is made where nothing can be reached.
+    pub(crate) fn without_network(self) -> Self {
+        Self {
+            networked: false,
+            ..self
+        }
     }
 
     /// Fails like this behind all walls, for `user` and for `root`.
@@ -40,7 +59,8 @@ impl Attempt {
         let this = self.ends_without(0, who, how);
         if !ordinary::is_ordinary() {
             let forked = wait_for(async {
-                let sandbox = Lab::new().rotated().await;
+                let lab = Lab::new();
+                let sandbox = lab.rotate(this.sandbox(&lab).await).await;
                 sandbox.python_given(who, &this.code, &this.given).await
             });
             assert_eq!(forked, how, "as {who:?} after a fork: {this:?}");
@@ -111,9 +131,17 @@ impl Attempt {
         self
     }
 
+    async fn sandbox(&self, lab: &Lab) -> Inside {
+        if self.networked {
+            lab.networked().await
+        } else {
+            lab.sandbox().await
+        }
+    }
+
     fn end(&self, walls: u32, who: Who) -> String {
         wait_for(async {
-            let sandbox = Lab::without(walls).sandbox().await;
+            let sandbox = self.sandbox(&Lab::without(walls)).await;
             sandbox.python_given(who, &self.code, &self.given).await
         })
     }

@@ -79,17 +79,24 @@ impl Lab {
         self.limited(Limits::new()).await
     }
 
-    /// A sandbox that goes on above a layer which it shares with a fork that was made of it.
-    pub(crate) async fn rotated(&self) -> Inside {
-        let sandbox = self.sandbox().await;
+    /// A sandbox that may reach the public internet.
+    pub(crate) async fn networked(&self) -> Inside {
+        self.make(CreateOptions::new().network(NetworkPolicy::Public))
+            .await
+    }
+
+    /// Has a sandbox go on above a layer which it shares with a fork that was made of it.
+    pub(crate) async fn rotate(&self, sandbox: Inside) -> Inside {
         sandbox.fork(&self.provider).await;
         sandbox
     }
 
     pub(crate) async fn limited(&self, limits: Limits) -> Inside {
-        let options = CreateOptions::new()
-            .limits(limits)
-            .lifetime(Duration::from_secs(120));
+        self.make(CreateOptions::new().limits(limits)).await
+    }
+
+    async fn make(&self, options: CreateOptions) -> Inside {
+        let options = options.lifetime(Duration::from_secs(120));
         let sandbox = self.provider.create(options).await.unwrap();
         Inside {
             sandbox,

@@ -49,3 +49,4 @@ mod programs;
 mod sudo;
 mod terminals;
 mod walls;
+mod way_out;
