@@ -9,7 +9,7 @@ use sandbox::{
     layers::TracingLayer,
     local::{LocalBuilder, LocalProvider},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 use tokio::time;
 
 /// How long a sandbox may take to say that it is there. It does nothing for that, so this is for very busy machines.
@@ -51,6 +51,9 @@ pub(crate) fn open_for(
     } in args.network.open.iter().cloned()
     {
         builder = builder.open_network(address, prefix, port);
+    }
+    for port in &args.network.allow_host_port {
+        builder = builder.open_network(Ipv4Addr::LOCALHOST.into(), 32, Some(*port));
     }
     let nameservers = &args.network.nameserver;
     if !nameservers.is_empty() {

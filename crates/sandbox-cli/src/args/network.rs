@@ -19,6 +19,10 @@ pub(crate) struct NetworkArgs {
     #[arg(long, value_name = "NAME|NETWORK[:PORT]", value_parser = parse::allow)]
     pub(crate) allow: Vec<NetworkRule>,
 
+    /// Let it reach this port of this machine's loopback address, as host.sandbox.internal (repeatable)
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) allow_host_port: Vec<u16>,
+
     /// Open addresses that no rule could: of this machine, its neighbours, or another special range. They must be allowed
     /// besides (repeatable)
     #[arg(long, value_name = "NETWORK[:PORT]", value_parser = parse::opening)]

@@ -5,9 +5,9 @@ use crate::{
     output, provider,
 };
 use anyhow::{Context, Result, bail};
-use sandbox::{Existing, NetworkAction, NetworkPolicy, NetworkRule, SandboxExt};
+use sandbox::{Destination, Existing, NetworkAction, NetworkPolicy, NetworkRule, SandboxExt};
 use serde::Serialize;
-use std::path::Path;
+use std::{net::Ipv4Addr, path::Path};
 
 /// A policy for programs.
 #[derive(Debug, Serialize)]
@@ -90,14 +90,24 @@ fn object(policy: &NetworkPolicy) -> Object {
 
 /// The policy of a new sandbox; `None` is the provider's default.
 pub(crate) fn policy(args: &NetworkArgs) -> Result<Option<NetworkPolicy>> {
-    if args.allow.is_empty() {
-        return Ok(args.network.clone());
-    }
-    if args.network == Some(NetworkPolicy::Public) {
+    if args.network == Some(NetworkPolicy::Public) && !args.allow.is_empty() {
         bail!("`--network public` allows all that --allow could; leave one of them out");
     }
-    let base = args.network.as_ref().unwrap_or(&NetworkPolicy::Off);
-    Ok(Some(with(base, args.allow.clone())))
+    let ports = args.allow_host_port.iter().map(|port| {
+        let host = Destination::Cidr {
+            address: Ipv4Addr::LOCALHOST.into(),
+            prefix: 32,
+        };
+        NetworkRule::new(NetworkAction::Allow, host).port(*port)
+    });
+    let first: Vec<_> = args.allow.iter().cloned().chain(ports).collect();
+    match (&args.network, first.is_empty()) {
+        (Some(NetworkPolicy::Public), _) | (_, true) => Ok(args.network.clone()),
+        (base, false) => Ok(Some(with(
+            base.as_ref().unwrap_or(&NetworkPolicy::Off),
+            first,
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +119,7 @@ mod tests {
         NetworkArgs {
             network: network.map(|text| text.parse().unwrap()),
             allow: allow.iter().map(rule).collect(),
+            allow_host_port: Vec::new(),
             open: Vec::new(),
             nameserver: Vec::new(),
         }
@@ -135,6 +146,14 @@ mod tests {
             assert_eq!(made.map(|policy| policy.to_string()).as_deref(), expected);
         }
         policy(&args(Some("public"), &["a.example"])).unwrap_err();
+        for (network, expected) in [
+            (None, "allow 127.0.0.1/32:11434\ndefault deny"),
+            (Some("public"), "public"),
+        ] {
+            let mut with_port = args(network, &[]);
+            with_port.allow_host_port = vec![11434];
+            assert_eq!(policy(&with_port).unwrap().unwrap().to_string(), expected);
+        }
     }
 
     #[test]
