@@ -152,6 +152,34 @@ async fn a_file_written_by_call_does_not_keep_the_sandbox_from_being_idle() {
 }
 
 #[tokio::test]
+async fn a_root_that_was_given_away_and_closed_is_so_in_the_fork() {
+    let state = State::new();
+    let (provider, parent) = state.sandbox().await;
+    let look = "stat -c '%U %a' / && cat /srv/note";
+    for times in 1..=2 {
+        let change = format!("chmod 755 /; echo {times} >/srv/note; chown user /; chmod 500 /");
+        assert_eq!(root(&parent, &change).await, "");
+        let fork = fork(&provider, &parent).await;
+        assert!(state.has_rotated(&parent, times));
+        for sandbox in [&parent, &fork] {
+            assert_eq!(root(sandbox, look).await, format!("user 500\n{times}"));
+        }
+        // The fork's own changes as well.
+        assert_eq!(root(&fork, "echo more >/srv/more").await, "");
+        let second = self::fork(&provider, &fork).await;
+        assert_eq!(
+            root(&second, "stat -c '%U %a' /; cat /srv/more").await,
+            "user 500\nmore"
+        );
+        for sandbox in [fork, second] {
+            assert!(sandbox.kill().await.unwrap());
+        }
+    }
+    assert!(parent.kill().await.unwrap());
+    assert_eq!(state.kept(), BTreeSet::new());
+}
+
+#[tokio::test]
 async fn where_something_runs_files_are_copied() {
     let state = State::new();
     let (provider, parent) = state.sandbox().await;
