@@ -43,6 +43,7 @@ const LACKING: &[(&str, &str)] = &[
     ("rotations::a_sandbox_whose_devices_were_removed", "devices are the host's own"),
     ("rotations::all_mounts_are_where_they_were", "it changes owners on the host"),
     ("rotations::nothing_is_lost_that_is_written_from_outside", "nothing outside can open it"),
+    ("rotations::what_is_open_outside", "nothing outside can open it"),
     ("rotations::several_who_fork_at_the_same_time", BUSY),
     ("rotations::where_something_runs_files_are_copied", BUSY),
     ("snapshots::what_ran_with_an_owner_of_files", ROOT),

@@ -282,6 +282,33 @@ async fn nothing_is_lost_that_is_written_from_outside_while_layers_are_merged() 
 }
 
 #[tokio::test]
+async fn what_is_open_outside_when_layers_are_merged_is_copied() {
+    let state = State::new();
+    let (provider, parent) = state.sandbox().await;
+    let (mut deepest, mut merged) = (0, false);
+    while !merged {
+        root(&parent, "echo x >>/srv/log").await;
+        let record = state.path().join("sandboxes").join(parent.id().as_str());
+        let init = fs::read_to_string(record.join("init")).unwrap();
+        let log = format!("/proc/{}/root/srv/log", init.split(' ').next().unwrap());
+        let open = fs::File::options().append(true).open(log).unwrap();
+        let copied = fork(&provider, &parent).await;
+        drop(open);
+        let lines = root(&parent, "wc -l </srv/log").await;
+        assert_eq!(root(&copied, "wc -l </srv/log").await, lines);
+        assert!(state.depth(&copied) <= 20);
+        let shared = fork(&provider, &parent).await;
+        assert_eq!(root(&shared, "wc -l </srv/log").await, lines);
+        for fork in [copied, shared] {
+            assert!(fork.kill().await.unwrap());
+        }
+        let depth = state.depth(&parent);
+        merged = depth < deepest;
+        deepest = depth;
+    }
+}
+
+#[tokio::test]
 async fn a_snapshot_of_an_idle_sandbox_outlives_it() {
     let state = State::new();
     let (provider, sandbox) = state.sandbox().await;

@@ -91,7 +91,9 @@ pub(crate) fn prepare(
     let record = rotate::settle(site, record, connection).map_err(failed)?;
     let mut lowers = below(&site.state, record.trees.clone());
     let mut new = None;
-    if lowers.iter().any(|tree| count_ours(site, tree) >= DEEPEST) {
+    // Where nothing has changed there will be no layer more.
+    let store = site.records.path(&record.id).join(STORE);
+    if is_deep(site, &lowers) && has_changes(&store, &record).map_err(not_copied)? {
         let made = New::make(&site.state, &lowers).map_err(failed)?;
         lowers = made.merge(site, lowers).map_err(failed)?;
         new = Some(made);
@@ -119,14 +121,15 @@ pub(crate) fn take(
     let Prepared {
         record,
         name,
-        lowers,
+        mut lowers,
         new: prepared,
     } = prepared;
+    let own_lowers = || below(&site.state, record.trees.clone());
     let path = site.records.path(&record.id);
     let store = path.join(STORE);
     let changed = has_changes(&store, &record).map_err(not_copied)?;
     if !offer && !changed {
-        return unchanged(site, &record, below(&site.state, record.trees.clone()));
+        return unchanged(site, &record, own_lowers());
     }
     let manifest = |trees: Vec<Tree>, how, copied: Copied| Manifest {
         name: name.clone(),
@@ -168,8 +171,14 @@ pub(crate) fn take(
     }
     let new = match new {
         Some(new) => new,
+        // What was merged went with the layer that could not be made.
         None => {
-            New::make(&site.state, &below(&site.state, record.trees.clone())).map_err(failed)?
+            lowers = own_lowers();
+            let new = New::make(&site.state, &lowers).map_err(failed)?;
+            if is_deep(site, &lowers) {
+                lowers = new.merge(site, lowers).map_err(failed)?;
+            }
+            new
         }
     };
     let (how, taken) = match record.store {
@@ -397,6 +406,11 @@ fn sync(state: &Path, snapshot: &Path, how: How) -> io::Result<()> {
         How::Copied | How::Frozen => snapshot.to_owned(),
     };
     Ok(syncfs(File::open(file_system)?)?)
+}
+
+/// Whether one more layer would be one too many.
+fn is_deep(site: &Site, trees: &[Tree]) -> bool {
+    trees.iter().any(|tree| count_ours(site, tree) >= DEEPEST)
 }
 
 /// How many layers of a tree are of snapshots.
