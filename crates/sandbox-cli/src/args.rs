@@ -146,7 +146,8 @@ pub(crate) struct LsArgs {
 /// Show what sandboxes use, until Ctrl-C
 ///
 /// CPU is what is used at the moment, in percent of one processor: 200 % are two. Memory and files are what is used now,
-/// bytes read and written are counted from the beginning on. `-` is what this machine does not count.
+/// bytes read and written, and those that were sent and received, are counted from the beginning on. `-` is what this
+/// machine does not count.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sandbox stats\n  \

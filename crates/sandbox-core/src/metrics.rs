@@ -24,6 +24,14 @@ pub struct Usage {
     pub read: Option<u64>,
     /// Bytes written to disks so far.
     pub written: Option<u64>,
+    /// Bytes that have left by connections since somebody carries them, without those that were refused.
+    pub sent: Option<u64>,
+    /// Bytes that have come in by connections.
+    pub received: Option<u64>,
+    /// Connections that are open now.
+    pub connections: Option<u64>,
+    /// Connections that were refused so far.
+    pub refused: Option<u64>,
 }
 
 impl Usage {

@@ -38,6 +38,10 @@ struct Row {
     files: Option<u64>,
     read: Option<u64>,
     written: Option<u64>,
+    sent: Option<u64>,
+    received: Option<u64>,
+    connections: Option<u64>,
+    refused: Option<u64>,
 }
 
 /// Processor time of a sandbox at the last look.
@@ -133,10 +137,14 @@ fn row(id: SandboxId, usage: &Usage, now: Instant, before: &mut Before) -> Row {
         files: usage.inodes,
         read: usage.read,
         written: usage.written,
+        sent: usage.sent,
+        received: usage.received,
+        connections: usage.connections,
+        refused: usage.refused,
     }
 }
 
-const COLUMNS: [&str; 7] = [
+const COLUMNS: [&str; 9] = [
     "ID",
     "CPU",
     "MEMORY",
@@ -144,6 +152,8 @@ const COLUMNS: [&str; 7] = [
     "DISK",
     "READ",
     "WRITTEN",
+    "SENT",
+    "RECEIVED",
 ];
 
 /// The rows for people.
@@ -162,6 +172,8 @@ fn table(rows: &[Row]) -> String {
             size(row.disk),
             size(row.read),
             size(row.written),
+            size(row.sent),
+            size(row.received),
         ]);
     }
     table.text()

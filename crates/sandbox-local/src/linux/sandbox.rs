@@ -6,7 +6,7 @@ use super::{
     host::Host,
     init,
     made::{left_behind, still_there, wait},
-    network::LocalPorts,
+    network::{self, LocalPorts},
     process,
     provider::{NAME, Shared, blocking},
     reap,
@@ -579,8 +579,16 @@ impl Metrics for LocalSandbox {
                 self.link.record()?.groups.clone(),
                 self.shared.site.records.path(&self.link.id),
             );
-            let (mut usage, disk) =
-                blocking(move || Ok((usage::of_groups(&groups), usage::of_disk(&record)))).await?;
+            let (mut usage, disk, traffic) = blocking(move || {
+                let disk = usage::of_disk(&record);
+                Ok((usage::of_groups(&groups), disk, network::traffic(&record)))
+            })
+            .await?;
+            if let Some(traffic) = traffic {
+                (usage.sent, usage.received) = (Some(traffic.sent), Some(traffic.received));
+                usage.connections = Some(traffic.connections);
+                usage.refused = Some(traffic.refused);
+            }
             usage.processes = processes;
             (usage.disk, usage.inodes) = disk.unzip();
             Ok(usage)

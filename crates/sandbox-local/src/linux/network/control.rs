@@ -1,11 +1,15 @@
 //! How whoever changes a sandbox's policy tells whoever serves its network: a socket beside the record.
 
-use crate::{linux::socket, sys};
+use crate::{
+    linux::{made::wait, socket},
+    sys,
+};
 use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, SocketFlags, accept_with},
 };
 use sandbox_core::{Error, ErrorKind, Existing, Result};
+use serde::{Deserialize, Serialize};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -18,6 +22,11 @@ const SOCKET: &str = "network.sock";
 
 /// How long the other side may take, which is another program of the same user.
 const WITHIN: Duration = Duration::from_secs(5);
+
+/// What is asked.
+const KEEP: &[u8] = b"keep";
+const CUT: &[u8] = b"cut";
+const TRAFFIC: &[u8] = b"traffic";
 
 /// What is said if all went well.
 const DONE: &[u8] = b"done";
@@ -34,11 +43,27 @@ pub(super) fn listen(record: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     socket::listen(record, SOCKET)
 }
 
-/// Has each change applied, until it is dropped. Must be polled by a runtime.
-pub(super) async fn serve(
-    listener: OwnedFd,
-    apply: impl Fn(Existing) -> Result<()> + Send + Sync,
-) -> io::Result<()> {
+/// What whoever serves a network can be asked.
+pub(super) trait Server: Send + Sync {
+    /// Goes by the policy as it is now.
+    fn apply(&self, existing: Existing) -> Result<()>;
+
+    /// What was carried so far.
+    fn traffic(&self) -> Traffic;
+}
+
+/// What was carried for a sandbox, since it is served by the one who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Traffic {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// Open now.
+    pub(crate) connections: u64,
+    pub(crate) refused: u64,
+}
+
+/// Answers all that ask, until it is dropped. Must be polled by a runtime.
+pub(super) async fn serve(listener: OwnedFd, server: impl Server) -> io::Result<()> {
     let listener = sys::watch(listener, Interest::READABLE)?;
     loop {
         let mut ready = listener.readable().await?;
@@ -46,7 +71,7 @@ pub(super) async fn serve(
         match accept_with(listener.get_ref(), flags) {
             Ok(connection) => {
                 // Whoever is gone before the answer does not need it.
-                let _ = timeout(WITHIN, answer(connection, &apply)).await;
+                let _ = timeout(WITHIN, answer(connection, &server)).await;
             }
             Err(Errno::AGAIN) => ready.clear_ready(),
             Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -55,10 +80,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn answer(
-    connection: OwnedFd,
-    apply: &(impl Fn(Existing) -> Result<()> + Sync),
-) -> io::Result<()> {
+async fn answer(connection: OwnedFd, server: &impl Server) -> io::Result<()> {
     let connection = sys::watch(connection, Interest::READABLE)?;
     let request = loop {
         let mut ready = connection.readable().await?;
@@ -69,15 +91,14 @@ async fn answer(
             Ok((length, _)) => break request[..length].to_vec(),
         }
     };
-    let applied = match request.as_slice() {
-        b"keep" => apply(Existing::Keep),
-        b"cut" => apply(Existing::Cut),
-        _ => Err(Error::invalid("this is no change of a policy")),
+    let done = |()| DONE.to_vec();
+    let answered = match request.as_slice() {
+        KEEP => server.apply(Existing::Keep).map(done),
+        CUT => server.apply(Existing::Cut).map(done),
+        TRAFFIC => Ok(serde_json::to_vec(&server.traffic())?),
+        _ => Err(Error::invalid("this is no question about a network")),
     };
-    let told = match &applied {
-        Ok(()) => DONE.to_vec(),
-        Err(error) => error.to_string().bytes().take(LONGEST).collect(),
-    };
+    let told = answered.unwrap_or_else(|error| error.to_string().bytes().take(LONGEST).collect());
     rustix::net::send(connection.get_ref(), &told, SendFlags::NOSIGNAL)?;
     Ok(())
 }
@@ -88,43 +109,46 @@ pub(super) fn tell(record: BorrowedFd<'_>, existing: Existing) -> Result<bool> {
         let message = "whoever serves the sandbox's network does not answer; the new policy holds when it is served again";
         Error::new(ErrorKind::Unavailable, message).with_source(error)
     };
-    let connection = match socket::connect(record, SOCKET) {
-        Ok(connection) => connection,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(false);
-        }
-        Err(error) => return Err(failed(error)),
+    let request = match existing {
+        Existing::Keep => KEEP,
+        _ => CUT,
     };
-    let request: &[u8] = match existing {
-        Existing::Keep => b"keep",
-        _ => b"cut",
-    };
-    let mut answer = [0; LONGEST];
-    let answer = rustix::net::send(&connection, request, SendFlags::NOSIGNAL)
-        .map_err(io::Error::from)
-        .and_then(
-            |_| match crate::linux::made::wait(connection.as_fd(), WITHIN) {
-                true => Ok(rustix::net::recv(
-                    &connection,
-                    &mut answer,
-                    RecvFlags::empty(),
-                )?),
-                false => Err(io::ErrorKind::TimedOut.into()),
-            },
-        )
-        .map(|(length, _)| &answer[..length])
-        .map_err(failed)?;
-    match answer {
-        DONE => Ok(true),
-        [] => Err(failed(io::ErrorKind::UnexpectedEof.into())),
-        reason => {
+    match ask(record, request).map_err(failed)?.as_deref() {
+        None => Ok(false),
+        Some(DONE) => Ok(true),
+        Some(reason) => {
             let reason = String::from_utf8_lossy(reason).into_owned();
             Err(failed(io::Error::other(reason)))
+        }
+    }
+}
+
+/// What was carried for the sandbox so far; `None` if nobody serves it.
+pub(super) fn traffic(record: BorrowedFd<'_>) -> io::Result<Option<Traffic>> {
+    let told = ask(record, TRAFFIC)?;
+    let read = |told: Vec<u8>| serde_json::from_slice(&told);
+    Ok(told.map(read).transpose()?)
+}
+
+/// Asks whoever serves the network; `None` if nobody does.
+fn ask(record: BorrowedFd<'_>, request: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    use io::ErrorKind::{ConnectionRefused, NotFound, TimedOut, UnexpectedEof};
+
+    let connection = match socket::connect(record, SOCKET) {
+        Ok(connection) => connection,
+        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    rustix::net::send(&connection, request, SendFlags::NOSIGNAL)?;
+    if !wait(connection.as_fd(), WITHIN) {
+        return Err(TimedOut.into());
+    }
+    let mut answer = vec![0; LONGEST];
+    match rustix::net::recv(&connection, answer.as_mut_slice(), RecvFlags::empty())?.0 {
+        0 => Err(UnexpectedEof.into()),
+        length => {
+            answer.truncate(length);
+            Ok(Some(answer))
         }
     }
 }
@@ -137,6 +161,30 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
+    /// Applies two changes and no more.
+    #[derive(Default)]
+    struct Counting(Arc<Mutex<Vec<Existing>>>);
+
+    impl Server for Counting {
+        fn apply(&self, existing: Existing) -> Result<()> {
+            let mut seen = self.0.lock().unwrap();
+            seen.push(existing);
+            match seen.len() {
+                3 => Err(Error::invalid("three are too many")),
+                _ => Ok(()),
+            }
+        }
+
+        fn traffic(&self) -> Traffic {
+            Traffic {
+                sent: 1,
+                received: u64::MAX,
+                connections: self.0.lock().unwrap().len() as u64,
+                refused: 4,
+            }
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_change_is_applied_before_it_is_answered() {
         let record = tempfile::tempdir().unwrap();
@@ -144,15 +192,7 @@ mod tests {
         assert!(!tell(directory.as_fd(), Existing::Cut).unwrap());
         let listener = listen(directory.as_fd()).unwrap();
         let applied = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&applied);
-        let serving = tokio::spawn(serve(listener, move |existing| {
-            let mut seen = seen.lock().unwrap();
-            seen.push(existing);
-            match seen.len() {
-                3 => Err(Error::invalid("three are too many")),
-                _ => Ok(()),
-            }
-        }));
+        let serving = tokio::spawn(serve(listener, Counting(Arc::clone(&applied))));
         let told = |existing| {
             let directory = directory.try_clone().unwrap();
             tokio::task::spawn_blocking(move || tell(directory.as_fd(), existing))
@@ -160,6 +200,10 @@ mod tests {
         assert!(told(Existing::Cut).await.unwrap().unwrap());
         assert!(told(Existing::Keep).await.unwrap().unwrap());
         assert_eq!(*applied.lock().unwrap(), [Existing::Cut, Existing::Keep]);
+        let asked = directory.try_clone().unwrap();
+        let traffic = tokio::task::spawn_blocking(move || traffic(asked.as_fd()));
+        let traffic = traffic.await.unwrap().unwrap().unwrap();
+        assert_eq!((traffic.connections, traffic.received), (2, u64::MAX));
         let refused = told(Existing::Cut).await.unwrap().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unavailable);
         serving.abort();
@@ -172,7 +216,7 @@ mod tests {
         let record = tempfile::tempdir().unwrap();
         let directory = File::open(record.path()).unwrap();
         let listener = listen(directory.as_fd()).unwrap();
-        let serving = tokio::spawn(serve(listener, |_| Ok(())));
+        let serving = tokio::spawn(serve(listener, Counting::default()));
         let gone = socket::connect(directory.as_fd(), SOCKET).unwrap();
         drop(gone);
         let odd = socket::connect(directory.as_fd(), SOCKET).unwrap();

@@ -20,6 +20,7 @@ mod tests;
 use super::record::Records;
 use crate::config::{Opening, RelayProgram, Terms};
 pub(crate) use connect::LocalPorts;
+use control::Traffic;
 use ipnet::IpNet;
 pub(crate) use lack::not_caught;
 use sandbox_core::{
@@ -163,6 +164,12 @@ pub(crate) fn set(
         super::record::storage_error(error, "the sandbox's record could not be opened")
     })?;
     control::tell(directory.as_fd(), existing).map(drop)
+}
+
+/// What was carried for a sandbox; `None` if that is not known.
+pub(crate) fn traffic(record: &Path) -> Option<Traffic> {
+    let directory = std::fs::File::open(record).ok()?;
+    control::traffic(directory.as_fd()).ok()?
 }
 
 /// What a sandbox has reached for, and with `follow` what it reaches for until its end.

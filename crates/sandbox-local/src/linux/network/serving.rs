@@ -1,7 +1,7 @@
 //! Carries the connections of one sandbox, by the policy beside its record.
 
 use super::{
-    control,
+    control::{self, Server, Traffic},
     log::Writer,
     stored,
     take::{self, Taken},
@@ -12,7 +12,7 @@ use sandbox_egress::{Policy, Relay, Served, Sink};
 use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -49,10 +49,12 @@ impl Serving {
         let served = Arc::new(relay.serve(tcp, dns, policy, sink(log))?);
         // Only who has the network may answer for it.
         let listener = control::listen(directory.as_fd()).map_err(failed)?;
-        let (applied, record) = (Arc::clone(&served), record.to_owned());
+        let asked = Asked {
+            served: Arc::clone(&served),
+            record: record.to_owned(),
+        };
         let control = relay.runtime().spawn(async move {
-            let apply = |existing| apply(&applied, &record, existing);
-            if let Err(error) = control::serve(listener, apply).await {
+            if let Err(error) = control::serve(listener, asked).await {
                 tracing::warn!(%error, "changes of a network policy cannot be heard any more");
             }
         });
@@ -94,10 +96,29 @@ fn no_policy() -> Error {
     Error::new(ErrorKind::Internal, message)
 }
 
-fn apply(served: &Served, record: &Path, existing: Existing) -> Result<()> {
-    let stored = stored::read(record)?.ok_or_else(no_policy)?;
-    served.set_policy(Policy::new(&stored.policy)?, existing);
-    Ok(())
+/// What others can ask of one who serves.
+struct Asked {
+    served: Arc<Served>,
+    record: PathBuf,
+}
+
+impl Server for Asked {
+    fn apply(&self, existing: Existing) -> Result<()> {
+        let stored = stored::read(&self.record)?.ok_or_else(no_policy)?;
+        self.served
+            .set_policy(Policy::new(&stored.policy)?, existing);
+        Ok(())
+    }
+
+    fn traffic(&self) -> Traffic {
+        let counters = self.served.counters();
+        Traffic {
+            sent: counters.sent,
+            received: counters.received,
+            connections: counters.open,
+            refused: counters.denied,
+        }
+    }
 }
 
 /// Writes events down, until that fails.
