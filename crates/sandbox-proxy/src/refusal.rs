@@ -9,6 +9,7 @@ use hyper::{
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS},
 };
 use sandbox_core::{Error, ErrorKind};
+use std::error::Error as StdError;
 
 /// Tells a program that the answer is not the server's, and why.
 const REASON: HeaderName = HeaderName::from_static("sandbox-proxy-error");
@@ -119,9 +120,9 @@ impl Refusal {
         } else {
             ""
         };
-        let text = format!(
-            "The server on port {port} of sandbox {sandbox} gave no answer: {error}.{cure}"
-        );
+        let why = with_causes(error);
+        let text =
+            format!("The server on port {port} of sandbox {sandbox} gave no answer: {why}.{cure}");
         Self::new(StatusCode::BAD_GATEWAY, "no_answer", text)
     }
 
@@ -136,4 +137,15 @@ impl Refusal {
         headers.insert(REASON, HeaderValue::from_static(self.reason));
         response
     }
+}
+
+/// An error says what could not be done, and only its causes why.
+fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

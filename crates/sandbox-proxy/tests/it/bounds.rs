@@ -135,3 +135,34 @@ async fn an_answer_under_way_is_finished_before_the_end() {
     drop(idle);
     soon(shutdown).await.unwrap();
 }
+
+/// That the client is gone shows only behind what it has sent, and nobody reads that.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_gone_leaves_nothing_before_a_server_that_never_reads() {
+    let stage = Stage::new().await;
+    stage.serve(|mut stream| async move {
+        head(&mut stream).await;
+        std::future::pending().await
+    });
+    let tasks = || {
+        let runtime = tokio::runtime::Handle::current();
+        runtime.metrics().num_alive_tasks()
+    };
+    let before = tasks();
+    let mut stream = stage.connect().await;
+    let asked = request("POST /", "Content-Length: 100000000\r\n");
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let pause = Duration::from_secs(1);
+    let more = vec![0; 100_000];
+    // Until nobody takes more.
+    while let Ok(written) = tokio::time::timeout(pause, stream.write(&more)).await {
+        written.unwrap();
+    }
+    drop(stream);
+    let began = Instant::now();
+    // The server's own task is left.
+    while tasks() > before + 1 {
+        assert!(began.elapsed() < Duration::from_secs(2 * 60 * 60));
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -309,3 +309,32 @@ async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
         );
     }
 }
+
+#[tokio::test]
+async fn answers_without_a_body_and_before_the_end_of_the_request_pass() {
+    let stage = Stage::new().await;
+    stage.serve(|mut stream| async move {
+        let asked = head(&mut stream).await;
+        let answer = if asked.starts_with("HEAD ") {
+            "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+        } else {
+            "HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nmuch"
+        };
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        // What is still on its way is read, so that the answer is not lost to a reset.
+        rest(&mut stream).await;
+    });
+    let mut stream = stage.connect().await;
+    for _ in 0..2 {
+        let asked = request("HEAD /", "");
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let answer = head(&mut stream).await;
+        assert!(answer.contains("content-length: 1000"), "{answer}");
+    }
+    let mut stream = stage.connect().await;
+    let asked = request("POST /", "Content-Length: 1000000\r\n");
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let answer = head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    until(&mut stream, "much").await;
+}

@@ -18,6 +18,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
+use tokio::sync::mpsc;
 
 async fn client(stage: &Stage) -> SendRequest<Full<Bytes>> {
     let io = TokioIo::new(stage.connect().await);
@@ -123,4 +124,42 @@ async fn refusals_are_told_in_it_too() {
     assert_eq!(response.status(), 421);
     let response = soon(client.send_request(post(""))).await.unwrap();
     assert_eq!(response.status(), 502);
+}
+
+/// Tells when it is dropped.
+struct Ends(mpsc::UnboundedSender<()>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // The test may be over.
+        let _ = self.0.send(());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_gone_for_the_server() {
+    let stage = Stage::new().await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    stage.serve(move |stream| {
+        let tell = tell.clone();
+        async move {
+            let service = service_fn(move |_| {
+                let _unused = tell.send(());
+                let ends = Ends(tell.clone());
+                async move {
+                    let _ends = ends;
+                    std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>().await
+                }
+            });
+            let builder = http2::Builder::new(TokioExecutor::new());
+            let _ended = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        }
+    });
+    let mut sender = client(&stage).await;
+    let asked = tokio::spawn(async move { sender.send_request(post("")).await });
+    soon(told.recv()).await.unwrap();
+    asked.abort();
+    soon(told.recv()).await.unwrap();
 }

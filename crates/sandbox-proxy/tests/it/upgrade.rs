@@ -1,7 +1,10 @@
 //! WebSockets and what else goes on in another protocol.
 
 use crate::stage::{Stage, head, request, rest, soon, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
 
 /// Agrees to what is asked for, and sends back what comes, with `end` after it.
 fn agrees(stage: &Stage) {
@@ -85,4 +88,35 @@ async fn a_websocket_ends_with_the_proxy() {
     let grace = std::time::Duration::from_millis(50);
     soon(stage.serving.shutdown(grace)).await;
     assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_gone_ends_a_websocket_for_the_other_one() {
+    for server_leaves in [false, true] {
+        let stage = Stage::new().await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        stage.serve(move |mut stream| {
+            let tell = tell.clone();
+            async move {
+                head(&mut stream).await;
+                let agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                               Upgrade: websocket\r\n\r\nhello";
+                stream.write_all(agreed).await.unwrap();
+                if !server_leaves {
+                    rest(&mut stream).await;
+                }
+                tell.send(()).unwrap();
+            }
+        });
+        let mut stream = stage.connect().await;
+        let asked = request("GET /", ASK);
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        until(&mut stream, "hello").await;
+        if server_leaves {
+            assert_eq!(rest(&mut stream).await, "");
+        } else {
+            drop(stream);
+        }
+        soon(told.recv()).await.unwrap();
+    }
 }
