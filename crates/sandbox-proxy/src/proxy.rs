@@ -20,7 +20,8 @@ const MOST: u32 = 512;
 ///   foreign page reaches a sandbox by a name of its own that points here.
 /// - What cannot be reached is answered with a text that says what to do, and a field `sandbox-proxy-error`: 404 for a
 ///   sandbox that is not there, 502 where nobody listens, 503 while it is paused.
-/// - A client that is gone is gone for the server, too, and the other way round.
+/// - A client that is gone is gone for the server, too, and the other way round. Of one that has sent more than the server
+///   reads it shows only when that is read, or after the hour.
 /// - 512 connections stand at a time, more wait. The head of a request has 64 KiB, 128 fields and 30 seconds; a connection
 ///   without a byte for an hour is closed.
 ///
