@@ -26,12 +26,18 @@ pub(crate) struct State {
 impl Drop for State {
     /// Removes what belongs to subordinate ids, by a process that has them.
     fn drop(&mut self) {
-        let templates = self.path().join("templates");
-        let is_own = templates.is_dir() && !templates.is_symlink();
-        if is_own && ordinary::is_ordinary() && !alone::is_alone() {
+        if !ordinary::is_ordinary() || alone::is_alone() {
+            return;
+        }
+        let directories = ["templates", "snapshots", "volumes"].map(|name| self.path().join(name));
+        let own = directories
+            .iter()
+            .filter(|path| path.is_dir() && !path.is_symlink());
+        let own: Vec<_> = own.collect();
+        if !own.is_empty() {
             let mut rm = process::Command::new("unshare");
             rm.args(["--map-root-user", "--map-auto", "rm", "-rf"]);
-            let removed = rm.arg(templates).status().unwrap().success();
+            let removed = rm.args(own).status().unwrap().success();
             assert!(removed || thread::panicking());
         }
     }
