@@ -19,9 +19,10 @@ use tempfile::TempDir;
 
 /// A state without the template `host`, and a small tree to add odd things to.
 struct Place {
-    state: State,
     provider: LocalProvider,
     directory: TempDir,
+    // After the provider, whose sandboxes are in it.
+    state: State,
 }
 
 impl Place {
