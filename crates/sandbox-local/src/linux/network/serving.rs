@@ -41,14 +41,14 @@ impl Serving {
     /// `Unavailable` if somebody else carries it already, or it cannot be carried.
     pub(super) fn start(relay: Arc<Relay>, record: &Path) -> Result<Self> {
         let failed = |error| storage_error(error, "the sandbox's network could not be served");
-        let stored = stored::read(record)?.ok_or_else(no_policy)?;
         let directory = File::open(record).map_err(failed)?;
         let Taken { tcp, dns, held } = take_soon(directory.as_fd())?;
         let log = Writer::open(record).map_err(failed)?;
+        // Only who has the network may answer for it. Whoever changes the policy after it was read is heard.
+        let listener = control::listen(directory.as_fd()).map_err(failed)?;
+        let stored = stored::read(record)?.ok_or_else(no_policy)?;
         let policy = Policy::new(&stored.policy)?;
         let served = Arc::new(relay.serve(tcp, dns, policy, sink(log))?);
-        // Only who has the network may answer for it.
-        let listener = control::listen(directory.as_fd()).map_err(failed)?;
         let asked = Asked {
             served: Arc::clone(&served),
             record: record.to_owned(),

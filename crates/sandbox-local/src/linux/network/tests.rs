@@ -1,18 +1,29 @@
 //! On real sandboxes: what leaves them, and what is reached inside.
 
 use super::{
+    Serving, Stored,
     sockets::checked,
     take::{Taken, take},
 };
 use crate::{
     LocalProvider,
-    linux::{create, made::Made, sandbox::LocalSandbox},
+    config::Terms,
+    linux::{create, made::Made, sandbox::LocalSandbox, socket},
 };
-use rustix::net::{AddressFamily, SocketType};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    net::{AddressFamily, SocketType},
+};
 use sandbox_core::{
-    Command, CreateOptions, ErrorKind, Process, ProcessEvent, Result, Sandbox, Signal,
+    Command, CreateOptions, ErrorKind, NetworkPolicy, Process, ProcessEvent, Result, Sandbox,
+    Signal,
 };
-use std::{fs::File, os::fd::OwnedFd, sync::Arc};
+use std::{
+    fs::{File, OpenOptions},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    thread,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -128,6 +139,31 @@ async fn whoever_takes_it_is_told_which_address_was_meant() {
             .windows(8)
             .any(|part| part == b"\x07example")
     );
+}
+
+#[tokio::test]
+async fn a_policy_is_read_by_who_would_hear_of_its_change() {
+    let state = State::new();
+    let caught = state.sandbox(true).await;
+    let shared = Arc::clone(&state.provider.shared);
+    let record = shared.site.records.path(&caught.made.id);
+    let stored = Stored {
+        policy: NetworkPolicy::Public,
+        terms: Terms::default(),
+    };
+    // Whoever writes to it goes on when somebody reads.
+    let file = record.join("network.json");
+    mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let relay = shared.networks.relay().unwrap();
+    let place = record.clone();
+    let starting = thread::spawn(move || Serving::start(relay, &place));
+    let mut written = OpenOptions::new().write(true).open(&file).unwrap();
+    let directory = File::open(&record).unwrap();
+    let connected = socket::connect(directory.as_fd(), "network.sock");
+    serde_json::to_writer(&mut written, &stored).unwrap();
+    drop(written);
+    let _serving = starting.join().unwrap().unwrap();
+    connected.unwrap();
 }
 
 #[tokio::test]
