@@ -31,6 +31,8 @@ pub(crate) struct Sender {
 /// Listens on `port` of all addresses there are, for connections to any address that the kernel hands to it.
 pub(crate) fn listen_transparently(family: Family, port: u16, backlog: i32) -> io::Result<OwnedFd> {
     let socket = bind_for_all(family, libc::SOCK_STREAM, port)?;
+    // What it accepts has a port of far hosts as its own. A server inside can have that as well, as if it were not taken.
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
     // SAFETY: a call with a descriptor and an integer.
     check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
     Ok(socket)

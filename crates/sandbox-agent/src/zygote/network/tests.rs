@@ -62,6 +62,23 @@ fn connections_to_all_addresses_are_caught_and_none_is_tracked() {
 }
 
 #[test]
+fn a_server_can_have_the_port_of_a_connection_that_leaves() {
+    where_caught(leave_as_it_is, |caught| {
+        let listener = listener(&caught);
+        let connected = TcpStream::connect("203.0.113.7:8080").unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let server = TcpListener::bind("0.0.0.0:8080").unwrap();
+        drop(server);
+        // Who ends it first remembers it for a minute.
+        drop(accepted);
+        drop(connected);
+        TcpListener::bind("0.0.0.0:8080").unwrap();
+        let taken = TcpListener::bind(("127.0.0.1", TCP_PORT)).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
 fn without_ipv6_there_is_ipv4_alone() {
     where_caught(switch_ipv6_off, |caught| {
         assert_eq!(caught.family, Family::V4);
