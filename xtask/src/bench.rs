@@ -20,11 +20,15 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// What carries the connections of sandboxes, alone and as the local provider's.
+    Egress,
 }
 
 /// Runs a benchmark; false if a row missed its aim.
 pub(crate) fn run(context: &Context, bench: &Bench) -> Result<bool> {
-    let Bench::Local { json } = bench;
+    let Bench::Local { json } = bench else {
+        return egress(context);
+    };
     if let Err(error) = prerequisites::install(context, &PEERS) {
         report::note(&format!("some rows will be skipped: {error:#}"));
     }
@@ -34,4 +38,13 @@ pub(crate) fn run(context: &Context, bench: &Bench) -> Result<bool> {
         command = command.args(["--", "--json"]).arg(absolute(file)?);
     }
     command.succeeds_aloud()
+}
+
+/// Both are run, whatever the first one says.
+fn egress(context: &Context) -> Result<bool> {
+    let relay = ["bench", "--quiet", "--package", "sandbox-egress"];
+    let relay = context.cargo(relay).succeeds_aloud()?;
+    let local = ["bench", "--quiet", "--package", "sandbox-local", "--bench"];
+    let local = context.cargo(local).args(["local", "--", "--network"]);
+    Ok(local.succeeds_aloud()? && relay)
 }

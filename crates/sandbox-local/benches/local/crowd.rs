@@ -95,9 +95,34 @@ async fn one_size(
     Ok(times)
 }
 
+/// Bytes of memory that each of some idle sandboxes with this network takes.
+pub(crate) async fn memory_each(
+    provider: &LocalProvider,
+    size: usize,
+    network: NetworkPolicy,
+) -> Result<u64> {
+    // What is made once for all is made by the first one.
+    let first = create_with(provider, 1, network.clone()).await?;
+    let before = memory()?;
+    let sandboxes = create_with(provider, size, network).await?;
+    let each = memory()?.saturating_sub(before) / size as u64;
+    kill(sandboxes).await?;
+    kill(first).await?;
+    Ok(each)
+}
+
 async fn create(provider: &LocalProvider, size: usize) -> Result<Sandboxes> {
+    create_with(provider, size, NetworkPolicy::Off).await
+}
+
+async fn create_with(
+    provider: &LocalProvider,
+    size: usize,
+    network: NetworkPolicy,
+) -> Result<Sandboxes> {
+    let options = || CreateOptions::new().lifetime(Duration::from_secs(3600));
     let created = stream::iter(0..size)
-        .map(|_| provider.create(CreateOptions::new().lifetime(Duration::from_secs(3600))))
+        .map(|_| provider.create(options().network(network.clone())))
         .buffer_unordered(AT_A_TIME)
         .try_collect();
     Ok(created.await?)

@@ -7,6 +7,7 @@
 mod crowd;
 mod forks;
 mod measure;
+mod networks;
 mod pooled;
 mod rows;
 mod steps;
@@ -33,6 +34,10 @@ fn main() -> anyhow::Result<ExitCode> {
         .default_limits(Limits::new())
         .build()?;
     let n = if quick { 2 } else { 100 };
+    if std::env::args().any(|arg| arg == "--network") {
+        let measured = runtime.block_on(networks::measure(state.path(), n, quick))?;
+        return Ok(report_networks(&machine, &measured, quick));
+    }
     let mut rows = runtime.block_on(rows::all(&provider, state.path(), n))?;
     let (forked, stores) = runtime.block_on(forks::rows(&provider, state.path(), n))?;
     rows.extend(forked);
@@ -104,6 +109,25 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Prints what a network costs.
+fn report_networks(machine: &[String], measured: &networks::Networks, quick: bool) -> ExitCode {
+    for line in machine {
+        println!("{line}");
+    }
+    println!("\n{}\n{}", Row::HEADER, measured.row);
+    for bound in &measured.bounds {
+        println!("{bound}");
+    }
+    let is_missed = measured.row.is_missed() || measured.bounds.iter().any(Bound::is_missed);
+    match is_missed && !quick {
+        true => {
+            println!("missed an aim");
+            ExitCode::FAILURE
+        }
+        false => ExitCode::SUCCESS,
+    }
 }
 
 fn argument_after(name: &str) -> Option<PathBuf> {

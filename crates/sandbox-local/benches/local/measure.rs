@@ -16,6 +16,11 @@ impl Times {
         self.0.push(start.elapsed());
     }
 
+    /// The median.
+    pub(crate) fn p50(&self) -> Duration {
+        self.percentile(50)
+    }
+
     fn to_json(&self) -> Value {
         let ms = |percent| self.percentile(percent).as_secs_f64() * 1000.0;
         json!({ "p50": ms(50), "p99": ms(99), "count": self.0.len() })
