@@ -108,6 +108,9 @@ async fn find_out(provider: &dyn SandboxProvider, sandbox: &dyn Sandbox) -> Resu
     if let Some(template) = &info.template {
         options = options.template(template.clone());
     }
+    if let Some(network) = sandbox.network() {
+        options = options.network(within(network.policy()).await?);
+    }
     Ok(Known {
         walls: provider.enforcement(&options).walls,
         info,
