@@ -96,10 +96,21 @@ impl Zygote {
         zygote
     }
 
-    /// One of this program that can work on files of subordinate ids, if there are any such files. They all can.
+    /// One of this program that can work on files of subordinate ids, if there are any such files. They all can, but one
+    /// that runs needs no state directory any more, which may be another provider's and about to go.
     pub(crate) fn helper() -> Option<Arc<Self>> {
         let helpers = HELPERS.lock().unwrap_or_else(PoisonError::into_inner);
-        helpers.iter().rev().find_map(Weak::upgrade)
+        let all: Vec<_> = helpers.iter().rev().filter_map(Weak::upgrade).collect();
+        let running = all.iter().find(|helper| helper.seems_to_run());
+        running.or(all.first()).cloned()
+    }
+
+    /// Whether there is a process, or somebody is busy with it.
+    fn seems_to_run(&self) -> bool {
+        match self.running.try_lock() {
+            Ok(running) => running.is_some(),
+            Err(_) => true,
+        }
     }
 
     /// Has work on files done, and waits until it is.
