@@ -1,9 +1,7 @@
 //! How whoever changes a sandbox's policy tells whoever serves its network: a socket beside the record.
 
-use crate::{
-    linux::{made::wait, socket},
-    sys,
-};
+use super::ask::{DONE, ask, reason, refused};
+use crate::{linux::socket, sys};
 use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, SocketFlags, accept_with},
@@ -12,7 +10,7 @@ use sandbox_core::{Error, ErrorKind, Existing, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     time::Duration,
 };
 use tokio::{io::Interest, time::timeout};
@@ -27,12 +25,6 @@ const WITHIN: Duration = Duration::from_secs(5);
 const KEEP: &[u8] = b"keep";
 const CUT: &[u8] = b"cut";
 const TRAFFIC: &[u8] = b"traffic";
-
-/// What is said if all went well.
-const DONE: &[u8] = b"done";
-
-/// Longest reason why it did not.
-const LONGEST: usize = 1024;
 
 /// Makes the socket in the record's directory, in the place of one that is left.
 pub(super) fn listen(record: BorrowedFd<'_>) -> io::Result<OwnedFd> {
@@ -98,7 +90,7 @@ async fn answer(connection: OwnedFd, server: &impl Server) -> io::Result<()> {
         TRAFFIC => Ok(serde_json::to_vec(&server.traffic())?),
         _ => Err(Error::invalid("this is no question about a network")),
     };
-    let told = answered.unwrap_or_else(|error| error.to_string().bytes().take(LONGEST).collect());
+    let told = answered.unwrap_or_else(|error| reason(&error));
     rustix::net::send(connection.get_ref(), &told, SendFlags::NOSIGNAL)?;
     Ok(())
 }
@@ -113,44 +105,21 @@ pub(super) fn tell(record: BorrowedFd<'_>, existing: Existing) -> Result<bool> {
         Existing::Keep => KEEP,
         _ => CUT,
     };
-    match ask(record, request).map_err(failed)?.as_deref() {
+    match ask(record, SOCKET, request, WITHIN)
+        .map_err(failed)?
+        .as_deref()
+    {
         None => Ok(false),
         Some(DONE) => Ok(true),
-        Some(reason) => {
-            let reason = String::from_utf8_lossy(reason).into_owned();
-            Err(failed(io::Error::other(reason)))
-        }
+        Some(answer) => Err(failed(refused(answer))),
     }
 }
 
 /// What was carried for the sandbox so far; `None` if nobody serves it.
 pub(super) fn traffic(record: BorrowedFd<'_>) -> io::Result<Option<Traffic>> {
-    let told = ask(record, TRAFFIC)?;
+    let told = ask(record, SOCKET, TRAFFIC, WITHIN)?;
     let read = |told: Vec<u8>| serde_json::from_slice(&told);
     Ok(told.map(read).transpose()?)
-}
-
-/// Asks whoever serves the network; `None` if nobody does.
-fn ask(record: BorrowedFd<'_>, request: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    use io::ErrorKind::{ConnectionRefused, NotFound, TimedOut, UnexpectedEof};
-
-    let connection = match socket::connect(record, SOCKET) {
-        Ok(connection) => connection,
-        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    rustix::net::send(&connection, request, SendFlags::NOSIGNAL)?;
-    if !wait(connection.as_fd(), WITHIN) {
-        return Err(TimedOut.into());
-    }
-    let mut answer = vec![0; LONGEST];
-    match rustix::net::recv(&connection, answer.as_mut_slice(), RecvFlags::empty())?.0 {
-        0 => Err(UnexpectedEof.into()),
-        length => {
-            answer.truncate(length);
-            Ok(Some(answer))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -158,6 +127,7 @@ mod tests {
     use super::*;
     use std::{
         fs::File,
+        os::fd::AsFd,
         sync::{Arc, Mutex},
     };
 

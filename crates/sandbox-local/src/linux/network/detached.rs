@@ -5,7 +5,11 @@
 //! directory is where it is asked; if that is there and nobody listens, it has died, and the next program that opens the
 //! state directory starts another one.
 
-use super::{Serving, start_relay, stored};
+use super::{
+    Serving,
+    ask::{self, DONE, LONGEST},
+    start_relay, stored,
+};
 use crate::{
     config::{RelayProgram, Terms},
     linux::{
@@ -48,27 +52,22 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// How long it stays when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// What is said if all went well.
-const DONE: &[u8] = b"done";
-
-/// Longest request, and longest reason why it could not be done.
-const LONGEST: usize = 1024;
-
 /// Has the relay carry the connections of a detached sandbox. It is started if it does not run.
 pub(super) fn serve(state: &Path, program: &RelayProgram, id: &SandboxId) -> Result<()> {
     let place = Place::open(state)?;
     // Nobody ends or starts it meanwhile.
     let _alone = place.start_alone()?;
-    if place.ask(id)? || {
-        place.start(state, program)?;
-        place.ask(id)?
-    } {
+    if place.ask(id)? {
         return Ok(());
     }
-    Err(unavailable(
-        "the relay of detached sandboxes has ended at once",
-        None,
-    ))
+    place.start(state, program)?;
+    match place.ask(id)? {
+        true => Ok(()),
+        false => Err(unavailable(
+            "the relay of detached sandboxes has ended at once",
+            None,
+        )),
+    }
 }
 
 /// Starts the relay again if it has died. Sandboxes of others than this program are not worth an error.
@@ -169,43 +168,23 @@ impl Place {
 
     /// A connection to it; `None` if it does not run.
     fn connect(&self) -> Result<Option<OwnedFd>> {
-        match socket::connect(self.directory.as_fd(), SOCKET) {
-            Ok(connection) => Ok(Some(connection)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(broken(error)),
-        }
+        ask::connect(self.directory.as_fd(), SOCKET).map_err(broken)
     }
 
     /// Asks it to carry the connections of a sandbox; false if it does not run.
     fn ask(&self, id: &SandboxId) -> Result<bool> {
-        let Some(connection) = self.connect()? else {
-            return Ok(false);
-        };
-        let mut answer = [0; LONGEST];
-        let asked = rustix::net::send(&connection, id.as_str().as_bytes(), SendFlags::NOSIGNAL);
-        let answered =
-            asked
-                .map_err(io::Error::from)
-                .and_then(|_| match wait(connection.as_fd(), WITHIN) {
-                    true => Ok(rustix::net::recv(&connection, &mut answer, RecvFlags::empty())?.0),
-                    false => Err(io::ErrorKind::TimedOut.into()),
-                });
-        let message = "the relay of detached sandboxes does not answer";
-        let length = answered.map_err(|error| unavailable(message, Some(error)))?;
-        match &answer[..length] {
-            DONE => Ok(true),
-            [] => Err(unavailable(message, None)),
-            reason => {
-                let reason = io::Error::other(String::from_utf8_lossy(reason).into_owned());
+        let question = id.as_str().as_bytes();
+        let answer =
+            ask::ask(self.directory.as_fd(), SOCKET, question, WITHIN).map_err(|error| {
+                let message = "the relay of detached sandboxes does not answer";
+                unavailable(message, Some(error))
+            })?;
+        match answer.as_deref() {
+            None => Ok(false),
+            Some(DONE) => Ok(true),
+            Some(answer) => {
                 let message = "the relay of detached sandboxes cannot carry its connections";
-                Err(unavailable(message, Some(reason)))
+                Err(unavailable(message, Some(ask::refused(answer))))
             }
         }
     }
@@ -331,7 +310,7 @@ impl Carried {
         let id = SandboxId::new(String::from_utf8_lossy(&request[..length]));
         let told = match self.serve(&id) {
             Ok(()) => DONE.to_vec(),
-            Err(error) => error.to_string().bytes().take(LONGEST).collect(),
+            Err(error) => ask::reason(&error),
         };
         // Whoever is gone does not need it.
         let _ = rustix::net::send(connection, &told, SendFlags::NOSIGNAL);

@@ -4,6 +4,7 @@
 //! while nobody does. An owned sandbox is served by the program that has made it, and detached ones by a process of their
 //! user's ([`detached`]).
 
+mod ask;
 mod connect;
 mod contract;
 mod control;
