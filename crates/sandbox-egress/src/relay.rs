@@ -16,6 +16,7 @@ mod pace;
 mod pipes;
 mod pump;
 mod requests;
+mod room;
 mod sandbox;
 mod socket;
 mod udp;

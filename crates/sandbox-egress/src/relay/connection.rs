@@ -65,7 +65,7 @@ enum Way {
 pub(super) async fn carry(sandbox: Arc<Sandbox>, program: TcpStream, to: SocketAddr) {
     let to = SocketAddr::new(host::meant(to.ip()), to.port());
     let Some((number, cut)) = sandbox.open(to) else {
-        return sandbox.too_many(to);
+        return;
     };
     let connection = Connection {
         sandbox,

@@ -25,7 +25,6 @@ pub(super) async fn serve(
     to: SocketAddr,
 ) -> io::Result<()> {
     let Some((number, _)) = sandbox.open(to) else {
-        sandbox.too_many(to);
         return Ok(());
     };
     socket::end(&stream)?;

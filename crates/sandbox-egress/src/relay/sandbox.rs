@@ -1,11 +1,11 @@
 //! What the relay knows of one sandbox: its policy, what was resolved for it, and what it has open.
 
 use super::{
-    Limits, Shared, Sink, given::Given, held::Budget, hint, pace::Pace, pipes::Share,
+    Limits, Shared, Sink, given::Given, held::Budget, hint, pace::Pace, pipes::Share, room::Room,
     upstream::Upstream,
 };
 use crate::{Floor, Name, Policy, Said, Target, Verdict};
-use sandbox_core::{Existing, NetworkEvent, NetworkEventKind, Result};
+use sandbox_core::{Existing, NetworkEvent, NetworkEventKind};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -94,6 +94,8 @@ struct Open {
     /// Whether it was let through.
     is_allowed: bool,
     cut: Arc<Notify>,
+    /// Goes when it does.
+    _room: Room,
 }
 
 impl Open {
@@ -202,24 +204,36 @@ impl Sandbox {
         self.event(event);
     }
 
-    /// Tells of a connection for which there is no room.
-    pub(super) fn too_many(&self, to: SocketAddr) {
-        let kind = NetworkEventKind::Denied;
-        let mut event = NetworkEvent::new(SystemTime::now(), self.number(), kind, to.port());
-        event.address = Some(to.ip());
-        let most = self.limits().connections;
-        event.reason = format!("{most} connections are open, and there may be no more; close some");
-        self.count_denied();
-        self.event(event);
-    }
-
-    /// Begins to count a connection; `None` if there are too many.
+    /// Begins to count a connection; `None` if there are too many, which is an event.
     pub(super) fn open(&self, to: SocketAddr) -> Option<(u64, Arc<Notify>)> {
         let (number, cut) = (self.number(), Arc::new(Notify::new()));
-        let mut judge = self.judge();
-        if judge.open.len() >= self.shared.limits.connections {
-            return None;
+        match self.try_open(number, to, Arc::clone(&cut)) {
+            Ok(()) => Some((number, cut)),
+            Err(why) => {
+                let kind = NetworkEventKind::Denied;
+                let mut event = NetworkEvent::new(SystemTime::now(), number, kind, to.port());
+                event.address = Some(to.ip());
+                event.reason = why;
+                self.count_denied();
+                self.event(event);
+                None
+            }
         }
+    }
+
+    fn try_open(&self, number: u64, to: SocketAddr, cut: Arc<Notify>) -> Result<(), String> {
+        let mut judge = self.judge();
+        let (open, most) = (judge.open.len(), self.limits().connections);
+        if open >= most {
+            return Err(format!(
+                "{most} connections are open, and there may be no more; close some"
+            ));
+        }
+        let room = Room::take(open).ok_or_else(|| {
+            format!(
+                "{open} connections are open, and the descriptors that are left are for other sandboxes; close some"
+            )
+        })?;
         let names = judge.given.names(to.ip(), Instant::now());
         let open = Open {
             to,
@@ -227,17 +241,22 @@ impl Sandbox {
             names,
             heard: Heard::Unknown,
             is_allowed: false,
-            cut: Arc::clone(&cut),
+            cut,
+            _room: room,
         };
         judge.open.insert(number, open);
-        Some((number, cut))
+        Ok(())
     }
 
     /// Judges a connection by what it says, and by the name that it is known by then.
     ///
     /// # Errors
     /// `Unavailable` if it is not known what the floor is.
-    pub(super) fn decide(&self, number: u64, heard: Heard) -> Result<(Verdict, Option<Name>)> {
+    pub(super) fn decide(
+        &self,
+        number: u64,
+        heard: Heard,
+    ) -> sandbox_core::Result<(Verdict, Option<Name>)> {
         let floor = self.shared.floor.now()?;
         let mut judge = self.judge();
         let Some(open) = judge.open.get_mut(&number) else {

@@ -228,3 +228,34 @@ fn without_descriptors_it_waits_and_does_not_spin() {
     client.write_all(b"pong").unwrap();
     assert_eq!(read(&mut remote.accept(), 4), b"pong");
 }
+
+#[test]
+fn who_takes_all_descriptors_leaves_some_for_others() {
+    if !is_alone("who_takes_all_descriptors_leaves_some_for_others") {
+        return;
+    }
+    limit_descriptors(600);
+    let (greedy, modest) = (Captured::new(public()), Captured::new(public()));
+    let remote = greedy.remote("127.0.0.1");
+    // Nobody accepts, which would take descriptors of this process.
+    rustix::net::listen(&remote.0, 1024).unwrap();
+    let mut taken = Vec::new();
+    let told = |kind| greedy.log.count(kind);
+    while told(NetworkEventKind::Denied) == 0 {
+        taken.push(greedy.connect("127.0.0.1"));
+        let opened = || told(NetworkEventKind::Opened) + told(NetworkEventKind::Denied);
+        wait_until("the answer", || opened() == taken.len());
+    }
+    assert!(taken.len() > 100, "{}", taken.len());
+    assert_reset(taken.last_mut().unwrap());
+    let other = modest.remote("127.0.0.2");
+    let mut program = modest.connect("127.0.0.2");
+    program.write_all(b"ping").unwrap();
+    assert_eq!(read(&mut other.accept(), 4), b"ping");
+    // What has ended is free again.
+    taken.into_iter().for_each(reset);
+    wait_until("the ends", || greedy.served().counters().open == 0);
+    let opened = told(NetworkEventKind::Opened);
+    let _program = greedy.connect("127.0.0.1");
+    greedy.log.wait_all(NetworkEventKind::Opened, opened + 1);
+}
