@@ -2,7 +2,7 @@
 
 use crate::support::{State, example, processes, sh, until};
 use futures_util::TryStreamExt;
-use sandbox_core::{ConnectOptions, ListOptions, SandboxInfo, prelude::*};
+use sandbox_core::{ConnectOptions, Existing, ListOptions, SandboxInfo, prelude::*};
 use sandbox_local::LocalProvider;
 use std::{
     collections::BTreeSet,
@@ -253,4 +253,45 @@ fn a_pool_that_is_too_large_is_refused() {
     let builder = LocalProvider::builder().state_dir(state.path()).pool(257);
     let error = builder.build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+#[tokio::test]
+async fn those_with_a_network_wait_by_themselves_and_have_the_policy_of_who_takes_them() {
+    /// An address for documentation, which no policy opens: caught it is reset, else there is no way to it.
+    const TRIED: &str = "python3 -c '
+import socket
+try:
+    with socket.create_connection((\"198.51.100.1\", 80), 30) as s:
+        print(s.recv(1))
+except OSError as error:
+    print(type(error).__name__)'";
+
+    let state = State::new();
+    let provider = state.pooled(2).await;
+    let listed: NetworkPolicy = "allow a.example".parse().unwrap();
+    let with = |policy: &NetworkPolicy| CreateOptions::new().network(policy.clone());
+    // None of this kind is asked for before.
+    drop(provider.create(with(&NetworkPolicy::Public)).await.unwrap());
+    assert_eq!(provider.pool_status().taken, 0);
+    for policy in [&listed, &NetworkPolicy::Public] {
+        until("both kinds wait", || provider.pool_status().ready == 4).await;
+        let sandbox = take(&provider, with(policy)).await;
+        let network = sandbox.require_network().unwrap();
+        assert_eq!(network.policy().await.unwrap(), *policy);
+        assert_eq!(sh(&sandbox, TRIED).await, "ConnectionResetError\n");
+        let events: Vec<_> = network
+            .events(false)
+            .await
+            .unwrap()
+            .try_collect()
+            .await
+            .unwrap();
+        assert_eq!(events.len(), 1, "{events:?}");
+    }
+    let without = take(&provider, CreateOptions::new()).await;
+    let network = without.require_network().unwrap();
+    assert_eq!(network.policy().await.unwrap(), NetworkPolicy::Off);
+    assert_eq!(sh(&without, TRIED).await, "OSError\n");
+    let opened = network.set_policy(NetworkPolicy::Public, Existing::Keep);
+    assert_eq!(opened.await.unwrap_err().kind(), ErrorKind::Unsupported);
 }
