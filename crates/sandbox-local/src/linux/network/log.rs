@@ -190,8 +190,13 @@ impl Reader {
         use inotify::{CreateFlags, WatchFlags};
 
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF;
-        inotify::add_watch(&changes, &self.record, what)?;
+        let added = WatchFlags::MODIFY | WatchFlags::MOVED_TO;
+        inotify::add_watch(&changes, &self.record, added)?;
+        // Of the record itself it would be told when nobody has it open any more.
+        if let Some(records) = self.record.parent() {
+            let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
+            inotify::add_watch(&changes, records, gone)?;
+        }
         Ok(changes)
     }
 
@@ -229,43 +234,48 @@ struct Following {
     reader: Reader,
     /// `None` if it is to end with what is there.
     changes: Option<AsyncFd<OwnedFd>>,
-    has_read: bool,
+    /// What was there at first. It is read then, so that it is not missed if the record goes before anybody asks.
+    first: Option<Vec<NetworkEvent>>,
 }
 
 impl Following {
     fn open(record: &Path, follow: bool) -> io::Result<Self> {
-        let reader = Reader::open(record);
+        let mut reader = Reader::open(record);
         let changes = follow.then(|| reader.changes()).transpose()?;
         let watched = changes.map(|changes| sys::watch(changes, Interest::READABLE));
+        let first = Some(reader.read()?);
         Ok(Self {
             reader,
             changes: watched.transpose()?,
-            has_read: false,
+            first,
         })
     }
 
     /// The next events; `None` when there will be none.
     async fn next(&mut self) -> io::Result<Option<Vec<NetworkEvent>>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let Some(changes) = &self.changes else {
+            return Ok(None);
+        };
         loop {
-            if self.has_read {
-                let Some(changes) = &self.changes else {
-                    return Ok(None);
-                };
-                let mut ready = changes.readable().await?;
-                let mut notices = [MaybeUninit::uninit(); 4096];
-                // What has changed is found by looking.
-                let mut notices = inotify::Reader::new(ready.get_inner(), &mut notices);
-                while notices.next().is_ok() {}
-                ready.clear_ready();
-            }
-            self.has_read = true;
+            let mut ready = changes.readable().await?;
+            let mut notices = [MaybeUninit::uninit(); 4096];
+            // What has changed is found by looking.
+            let mut notices = inotify::Reader::new(ready.get_inner(), &mut notices);
+            while notices.next().is_ok() {}
+            ready.clear_ready();
             // Before the last look: what is written before the end is not missed.
             let is_over = self.reader.is_over();
             let events = self.reader.read()?;
-            match events.is_empty() {
-                false => return Ok(Some(events)),
-                true if is_over => return Ok(None),
-                true => {}
+            if is_over {
+                // Nothing would wake it again.
+                self.changes = None;
+                return Ok(Some(events));
+            }
+            if !events.is_empty() {
+                return Ok(Some(events));
             }
         }
     }
@@ -328,6 +338,37 @@ mod tests {
             assert_eq!(lost.count(), 1);
             assert!(events.len() as u64 > FULL / 5000);
         }
+    }
+
+    #[tokio::test]
+    async fn what_has_happened_is_told_also_after_the_end() {
+        let state = tempfile::tempdir().unwrap();
+        let record = state.path().join("record");
+        fs::create_dir(&record).unwrap();
+        let mut writer = Writer::open(&record).unwrap();
+        writer.write(&event(1)).unwrap();
+        let [all, rest] = [false, true].map(|follow| stream(&record, follow));
+        writer.write(&event(2)).unwrap();
+        fs::remove_dir_all(&record).unwrap();
+        let all: Vec<_> = all.try_collect().await.unwrap();
+        assert_eq!(numbers(&all), [1]);
+        let rest: Vec<_> = rest.try_collect().await.unwrap();
+        assert_eq!(numbers(&rest), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn the_end_is_told_while_others_have_the_record_open() {
+        let state = tempfile::tempdir().unwrap();
+        let record = state.path().join("record");
+        fs::create_dir(&record).unwrap();
+        let mut writer = Writer::open(&record).unwrap();
+        let _open = File::open(&record).unwrap();
+        let mut events = stream(&record, true);
+        writer.write(&event(1)).unwrap();
+        assert_eq!(events.try_next().await.unwrap().unwrap().connection, 1);
+        fs::remove_dir_all(&record).unwrap();
+        let end = tokio::time::timeout(std::time::Duration::from_secs(30), events.try_next());
+        assert_eq!(end.await.unwrap().unwrap(), None);
     }
 
     #[test]
