@@ -9,12 +9,14 @@
 mod addresses;
 mod changes;
 mod crowds;
+mod detached;
 #[expect(dead_code, reason = "other tests need the rest of it")]
 #[path = "../ordinary/ids.rs"]
 mod ids;
 mod names;
 #[path = "../ordinary/mod.rs"]
 mod ordinary;
+mod packages;
 #[expect(dead_code, reason = "other tests need the rest of it")]
 #[path = "../ordinary/pass.rs"]
 mod pass;

@@ -71,7 +71,7 @@ def page(path, host, at, base):
         return 302, {"Location": path.split("?", 1)[1]}, b""
     if path == "/large":
         return 200, {}, b"x" * (32 << 20)
-    made = files.get(path)
+    made = files.get(path.split("?")[0])
     if callable(made):
         made = made(base)
     return (200, {}, made) if made is not None else (404, {}, b"")

@@ -32,6 +32,15 @@ unshare --net sh -ec '
     place=$(mktemp -d)
     trap "rm -r $place" EXIT
     mkfifo "$place/ready"
+    # Who clones it needs no more than these files.
+    export WORLD_REPOSITORY="$place/repository"
+    git="git -c init.defaultBranch=main -c user.name=world -c user.email=world@a.example"
+    $git init -q "$place/work"
+    echo from the world >"$place/work/file"
+    $git -C "$place/work" add file
+    $git -C "$place/work" commit -qm "Say something"
+    $git clone -q --bare "$place/work" "$WORLD_REPOSITORY"
+    $git -C "$WORLD_REPOSITORY" update-server-info
     for where in world host; do
         enter=$([ $where = host ] || echo "$world")
         setpriv --pdeathsig KILL $enter /usr/bin/python3 -S -c "$server" $where >"$place/ready" &
