@@ -48,7 +48,11 @@ async fn queries(sandbox: &Sandbox, stream: &mut TcpStream) -> io::Result<()> {
     loop {
         let query = timeout(PATIENCE, query(stream)).await??;
         sandbox.query_turn().await;
-        let Some(answer) = dns::answer(sandbox, &query, Carrier::Tcp).await else {
+        // All that are asked at the same time count, however they came.
+        let turn = sandbox.queries.acquire().await.map_err(io::Error::other)?;
+        let answer = dns::answer(sandbox, &query, Carrier::Tcp).await;
+        drop(turn);
+        let Some(answer) = answer else {
             return stream.set_zero_linger();
         };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;

@@ -52,7 +52,7 @@ pub struct Limits {
     pub connections: usize,
     /// New connections a second; more wait.
     pub connections_per_second: u32,
-    /// Queries for names at the same time, of those that come as datagrams; more are answered with a failure.
+    /// Queries for names at the same time; more are answered with a failure, or wait if they come by TCP.
     pub queries: usize,
     /// Queries a second; more wait, and are lost as datagrams are.
     pub queries_per_second: u32,

@@ -15,7 +15,7 @@ use std::{
     },
     time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// What has happened to a sandbox's connections so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub(super) struct Sandbox {
     sink: Sink,
     pipes: Share,
     pub(super) budget: Budget,
+    /// As many as may be asked at the same time.
+    pub(super) queries: Arc<Semaphore>,
     /// Of queries, however they come.
     pace: tokio::sync::Mutex<Pace>,
     judge: Mutex<Judge>,
@@ -117,6 +119,7 @@ impl Sandbox {
         Self {
             pipes: Share::new(Arc::clone(&shared.pipes)),
             budget: Budget::new(),
+            queries: Arc::new(Semaphore::new(shared.limits.queries)),
             pace: Pace::new(shared.limits.queries_per_second).into(),
             shared,
             sink,

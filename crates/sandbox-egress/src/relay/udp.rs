@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{io::Interest, net::UdpSocket, sync::Semaphore, task::JoinSet, time::sleep};
+use tokio::{io::Interest, net::UdpSocket, task::JoinSet, time::sleep};
 
 /// Longest query that is read.
 const LONGEST: usize = 4096;
@@ -43,7 +43,6 @@ enum To {
 /// Answers queries until it is dropped.
 pub(super) async fn serve(sandbox: Arc<Sandbox>, socket: UdpSocket) {
     let socket = Arc::new(socket);
-    let turns = Arc::new(Semaphore::new(sandbox.limits().queries));
     let mut answers = JoinSet::new();
     loop {
         sandbox.query_turn().await;
@@ -57,7 +56,7 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, socket: UdpSocket) {
             }
         };
         let socket = Arc::clone(&socket);
-        let Ok(turn) = Arc::clone(&turns).try_acquire_owned() else {
+        let Ok(turn) = Arc::clone(&sandbox.queries).try_acquire_owned() else {
             if let Some(answer) = dns::too_many(&query.bytes) {
                 let _ = send(&socket, &query, &answer);
             }

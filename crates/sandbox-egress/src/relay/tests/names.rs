@@ -1,6 +1,6 @@
 //! What a sandbox is told when it asks for names.
 
-use super::{nameserver::Known, *};
+use super::{nameserver::Known, streams::wait_until, *};
 use hickory_resolver::proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name as DnsName, RData, RecordType, rdata::opt::EdnsOption},
@@ -350,6 +350,26 @@ fn what_nobody_answers_holds_up_only_itself() {
         late,
         [(1, ResponseCode::ServFail), (3, ResponseCode::ServFail)]
     );
+}
+
+#[test]
+fn queries_count_however_they_come() {
+    let sandbox = Captured::with(public(), open_floor(), Limits::default().queries(1));
+    sandbox.nameserver.know("silent.example", Known::Silence);
+    sandbox
+        .nameserver
+        .know_addresses("a.example", &["127.0.0.7"]);
+    let mut stream = sandbox.connect("127.0.0.1");
+    let query = question("silent.example.", RecordType::A).to_vec().unwrap();
+    let length = u16::try_from(query.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length, &query[..]].concat()).unwrap();
+    let asked = || sandbox.nameserver.asked();
+    wait_until("the question", || !asked().is_empty());
+    let late = sandbox.resolve("a.example.", RecordType::A);
+    assert_eq!(late, (ResponseCode::ServFail, Vec::new()));
+    read(&mut stream, 2);
+    let found = sandbox.resolve("a.example.", RecordType::A);
+    assert_eq!(found, (ResponseCode::NoError, vec![ip("127.0.0.7")]));
 }
 
 #[test]
