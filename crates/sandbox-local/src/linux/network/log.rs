@@ -14,7 +14,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -24,6 +24,9 @@ const OLD: &str = "network.log.1";
 
 /// At how many bytes a file is full.
 const FULL: u64 = 1024 * 1024;
+
+/// How long nothing is written after it has failed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Longest line that is taken for an event.
 const LONGEST_LINE: u64 = 16 * 1024;
@@ -46,6 +49,19 @@ pub(super) struct Writer {
 impl Writer {
     /// Goes on with what is there.
     pub(super) fn open(record: &Path) -> io::Result<Self> {
+        let next = Self::next(record)?;
+        // What another one has left half-written ends with its file.
+        Self::begin(record.to_owned(), next)
+    }
+
+    /// Goes on when something was lost, of which readers learn by a number that is left out.
+    fn open_after_loss(record: &Path) -> io::Result<Self> {
+        let next = Self::next(record)?;
+        Self::begin(record.to_owned(), next + 1)
+    }
+
+    /// The number of the next file.
+    fn next(record: &Path) -> io::Result<u64> {
         let mut next = 0;
         for name in [NEW, OLD] {
             next = match File::open(record.join(name)) {
@@ -56,8 +72,7 @@ impl Writer {
                 Err(error) => return Err(error),
             };
         }
-        // What another one has left half-written ends with its file.
-        Self::begin(record.to_owned(), next)
+        Ok(next)
     }
 
     fn begin(record: PathBuf, number: u64) -> io::Result<Self> {
@@ -89,6 +104,47 @@ impl Writer {
         self.length += line.len() as u64;
         // One call, so that a reader never sees less than a line that stays half.
         self.file.write_all(&line)
+    }
+}
+
+/// Writes events down. While that fails they are lost, and readers are told so.
+#[derive(Debug)]
+pub(super) struct Kept {
+    record: PathBuf,
+    /// `None` after it has failed.
+    log: Option<Writer>,
+    /// When it is tried again.
+    again: Instant,
+}
+
+impl Kept {
+    /// Goes on with what is there.
+    pub(super) fn open(record: &Path) -> io::Result<Self> {
+        Ok(Self {
+            record: record.to_owned(),
+            log: Some(Writer::open(record)?),
+            again: Instant::now(),
+        })
+    }
+
+    /// Adds an event, if that can be done now.
+    pub(super) fn add(&mut self, event: &NetworkEvent) {
+        if self.log.is_none() && Instant::now() < self.again {
+            return;
+        }
+        if let Err(error) = self.try_add(event) {
+            tracing::warn!(%error, "network events of a sandbox are lost");
+            self.log = None;
+            self.again = Instant::now() + AGAIN;
+        }
+    }
+
+    fn try_add(&mut self, event: &NetworkEvent) -> io::Result<()> {
+        let log = match &mut self.log {
+            Some(log) => log,
+            failed => failed.insert(Writer::open_after_loss(&self.record)?),
+        };
+        log.write(event)
     }
 }
 
@@ -369,6 +425,32 @@ mod tests {
         fs::remove_dir_all(&record).unwrap();
         let end = tokio::time::timeout(std::time::Duration::from_secs(30), events.try_next());
         assert_eq!(end.await.unwrap().unwrap(), None);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_told_as_lost() {
+        let record = tempfile::tempdir().unwrap();
+        let mut reader = Reader::open(record.path());
+        let mut kept = Kept::open(record.path()).unwrap();
+        kept.add(&event(1));
+        assert_eq!(numbers(&reader.read().unwrap()), [1]);
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        kept.log.as_mut().unwrap().file = full;
+        kept.add(&event(2));
+        // It is not tried again at once.
+        kept.again += Duration::from_secs(3600);
+        kept.add(&event(3));
+        assert_eq!(reader.read().unwrap(), []);
+        kept.again = Instant::now();
+        kept.add(&event(4));
+        for mut reader in [reader, Reader::open(record.path())] {
+            let told = reader.read().unwrap();
+            assert_eq!(told.last().unwrap().connection, 4);
+            let lost = told
+                .iter()
+                .filter(|event| event.kind == NetworkEventKind::Lost);
+            assert_eq!(lost.count(), 1, "{told:?}");
+        }
     }
 
     #[test]

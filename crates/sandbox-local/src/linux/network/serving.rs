@@ -2,7 +2,7 @@
 
 use super::{
     control::{self, Server, Traffic},
-    log::Writer,
+    log::Kept,
     stored,
     take::{self, Taken},
 };
@@ -43,7 +43,7 @@ impl Serving {
         let failed = |error| storage_error(error, "the sandbox's network could not be served");
         let directory = File::open(record).map_err(failed)?;
         let Taken { tcp, dns, held } = take_soon(directory.as_fd())?;
-        let log = Writer::open(record).map_err(failed)?;
+        let log = Kept::open(record).map_err(failed)?;
         // Only who has the network may answer for it. Whoever changes the policy after it was read is heard.
         let listener = control::listen(directory.as_fd()).map_err(failed)?;
         let stored = stored::read(record)?.ok_or_else(no_policy)?;
@@ -121,15 +121,12 @@ impl Server for Asked {
     }
 }
 
-/// Writes events down, until that fails.
-fn sink(log: Writer) -> Sink {
-    let log = Mutex::new(Some(log));
+/// Writes events down.
+fn sink(log: Kept) -> Sink {
+    let log = Mutex::new(log);
     Arc::new(move |event: NetworkEvent| {
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = log.as_mut().map_or(Ok(()), |log| log.write(&event));
-        if let Err(error) = written {
-            *log = None;
-            tracing::warn!(%error, "network events of a sandbox are not kept any more");
-        }
+        log.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(&event);
     })
 }
