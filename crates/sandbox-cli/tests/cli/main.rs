@@ -12,6 +12,7 @@ mod full_disk;
 mod interrupts;
 mod lists;
 mod look;
+mod network;
 mod run;
 mod servers;
 mod support;
