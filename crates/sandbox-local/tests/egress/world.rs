@@ -29,6 +29,10 @@ const HOST: &str = "127.0.0.1:9";
 
 /// `program`, on the host behind a world.
 pub(crate) fn behind(program: &Program) -> Program {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "only root makes network namespaces: these tests must be run by it"
+    );
     let mut command = Program::new("unshare");
     command.args(["--net", "sh", "-c", SETUP, "sh", SERVER]);
     command.arg(program.get_program()).args(program.get_args());
@@ -83,7 +87,7 @@ pub(crate) fn builder(state: &Path) -> LocalBuilder {
     builder.nameservers([nameserver])
 }
 
-/// Where tests that have sandboxes of their own programs only keep them.
+/// Where the sandboxes of this program are kept.
 fn shared() -> PathBuf {
     if ordinary::is_ordinary() {
         return env::home_dir().unwrap().join("egress");
