@@ -37,6 +37,9 @@ pub enum NetworkAction {
 }
 
 /// One line of a policy.
+///
+/// A rule that denies a name denies who says it. A program that knows an address and says no name, or none that can be read,
+/// is not kept from a host by its name: where that matters, deny by default and allow what is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NetworkRule {

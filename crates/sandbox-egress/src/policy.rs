@@ -184,7 +184,8 @@ impl Policy {
         verdict(self.allows, Reason::Default)
     }
 
-    /// Whether the resolver may be asked for a name: there may be an address of it that can be reached.
+    /// Whether the resolver may be asked for a name: a rule or the default allows it by that name. That it may have an
+    /// address which a network allows is not enough, for the question alone would tell somebody what the name says.
     #[must_use]
     pub fn may_resolve(&self, name: &Name) -> bool {
         self.may_reach(name, |_| None)
@@ -210,7 +211,7 @@ impl Policy {
                 Place::Network(network) => holds(network),
             };
             match (fits, rule.allows, rule.port) {
-                (Some(false), ..) | (None, false, _) => {}
+                (Some(false) | None, ..) => {}
                 (_, true, Some(port)) if closed.contains(&port) => {}
                 (_, true, _) => return true,
                 (Some(true), false, None) => return false,

@@ -131,7 +131,8 @@ async fn reply(sandbox: &Sandbox, query: &Message) -> Reply {
         Place::Nowhere => return Reply::code(ResponseCode::NXDomain),
         Place::Host | Place::Internet => {}
     }
-    if !sandbox.may_resolve(&name) {
+    // The host's name is asked of nobody.
+    if place == Place::Internet && !sandbox.may_resolve(&name) {
         return Reply::prohibited(ResponseCode::NXDomain);
     }
     let Some(family) = family else {

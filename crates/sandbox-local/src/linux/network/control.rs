@@ -18,8 +18,11 @@ use tokio::{io::Interest, time::timeout};
 /// Name of the socket in a record's directory.
 const SOCKET: &str = "network.sock";
 
-/// How long the other side may take, which is another program of the same user.
-const WITHIN: Duration = Duration::from_secs(5);
+/// How long who serves may take to answer, which waits for nobody long.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// How long who asks may take to say what, while others wait.
+const ASKED_WITHIN: Duration = Duration::from_millis(500);
 
 /// What is asked.
 const KEEP: &[u8] = b"keep";
@@ -63,7 +66,7 @@ pub(super) async fn serve(listener: OwnedFd, server: impl Server) -> io::Result<
         match accept_with(listener.get_ref(), flags) {
             Ok(connection) => {
                 // Whoever is gone before the answer does not need it.
-                let _ = timeout(WITHIN, answer(connection, &server)).await;
+                let _ = timeout(ASKED_WITHIN, answer(connection, &server)).await;
             }
             Err(Errno::AGAIN) => ready.clear_ready(),
             Err(Errno::INTR | Errno::CONNABORTED) => {}

@@ -28,6 +28,7 @@ use sandbox_core::{Error, ErrorKind, Ownership, Result, SandboxId};
 use sandbox_egress::Relay;
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File},
     io::{self, Read},
     os::{
@@ -46,8 +47,14 @@ const DIRECTORY: &str = "relay";
 /// Name of its socket in that.
 const SOCKET: &str = "sock";
 
+/// Variables that it gets of whoever starts it: others have nothing to do with the sandboxes of other programs.
+const KEPT: [&str; 3] = ["HOME", "LD_LIBRARY_PATH", "PATH"];
+
 /// How long it may take to start, or to answer.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// How long who asks it may take to say what, while others wait.
+const ASKED_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long it stays when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(2);
@@ -194,6 +201,11 @@ impl Place {
         let mut command = Command::new(&program.path);
         command
             .args(&program.arguments)
+            .env_clear()
+            .envs(
+                KEPT.iter()
+                    .filter_map(|name| Some((name, env::var_os(name)?))),
+            )
             .env("SANDBOX_STATE_DIR", state)
             .current_dir("/");
         // What interrupts the program that has started it is not meant for it.
@@ -299,7 +311,7 @@ impl Carried {
 
     fn answer(&mut self, connection: &OwnedFd) {
         let mut request = [0; LONGEST];
-        if !wait(connection.as_fd(), WITHIN) {
+        if !wait(connection.as_fd(), ASKED_WITHIN) {
             return;
         }
         let length = match rustix::net::recv(connection, &mut request, RecvFlags::DONTWAIT) {

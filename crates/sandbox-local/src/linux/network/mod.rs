@@ -18,7 +18,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 
-use super::record::Records;
+use super::record::{Records, looks_like_id};
 use crate::config::{Opening, RelayProgram, Terms};
 pub(crate) use connect::LocalPorts;
 use control::Traffic;
@@ -140,6 +140,9 @@ pub(crate) fn put_down(record: &Path, stored: &Stored) -> Result<()> {
 
 /// What holds for a sandbox; `None` if it has no network at all.
 pub(crate) fn stored(records: &Records, id: &SandboxId) -> Result<Option<Stored>> {
+    if !looks_like_id(id.as_str()) {
+        return Ok(None);
+    }
     stored::read(&records.path(id))
 }
 
