@@ -21,8 +21,14 @@ const LEFT_BEHIND: [(&str, &str); 3] = [
         "unimplemented!",
         "`unimplemented!`: write the code, or return an error that says what is missing",
     ),
-    ("#[ignore", "`#[ignore]`: make the test pass, or remove it"),
+    (
+        "#[ignore",
+        "`#[ignore]`: make the test pass, remove it, or say what runs it: `#[ignore = \"run by ...\"]`",
+    ),
 ];
+
+/// How a test begins that is run by another one, and by nothing else.
+const IGNORED_BUT_RUN: &str = "#[ignore = \"run by ";
 
 /// Checks one file; `path` is below the workspace.
 pub(super) fn check(path: &str, text: &str) -> Vec<Problem> {
@@ -30,11 +36,13 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Problem> {
     problems.extend(check_header(path, text));
     problems.extend(check_length(path, text));
     let code = code_only(text);
-    for (line, code) in (1..).zip(code.lines()) {
+    for (line, (code, text)) in (1..).zip(code.lines().zip(text.lines())) {
         problems.extend(check_unsafe(path, code).map(|problem| problem.at(line)));
+        // Another test runs it, in a place that this one makes.
+        let is_run = text.contains(IGNORED_BUT_RUN);
         let left = LEFT_BEHIND
             .iter()
-            .filter(|(needle, _)| has_word(code, needle));
+            .filter(|(needle, _)| has_word(code, needle) && !is_run);
         problems.extend(left.map(|(_, message)| Problem::new(path, *message).at(line)));
     }
     problems
@@ -110,6 +118,8 @@ mod tests {
     fn nothing_is_left_behind() {
         let text = "//! X.\nfn f() { todo!() }\n#[ignore = \"slow\"]\n/// todo!\nfn g() {}\n";
         assert_eq!(lines("a/src/x.rs", text), [Some(2), Some(3)]);
+        let run = "//! X.\n#[ignore = \"run by `runs`\"]\nfn g() {}\n";
+        assert_eq!(lines("a/src/x.rs", run), []);
     }
 
     #[test]

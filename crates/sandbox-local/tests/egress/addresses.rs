@@ -83,7 +83,7 @@ fn meant(text: &str) -> IpAddr {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn addresses_of_all_closed_classes_are_refused_at_once_and_it_is_told_why() {
     for policy in [
         "public",
@@ -124,7 +124,7 @@ async fn addresses_of_all_closed_classes_are_refused_at_once_and_it_is_told_why(
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn no_spelling_of_an_address_opens_it() {
     let inside = Inside::new("public").await;
     let urls = SPELLINGS
@@ -161,7 +161,7 @@ async fn no_spelling_of_an_address_opens_it() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn loopback_inside_is_the_sandboxs_own() {
     let inside = Inside::new("public").await;
     let code = "for address in ['127.0.0.1', '127.8.8.8', '0.0.0.0', '::1', '::', 'localhost', '127.1', '0']:\n    \
@@ -172,7 +172,7 @@ async fn loopback_inside_is_the_sandboxs_own() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn only_connections_and_questions_for_names_leave() {
     let inside = Inside::new("public").await;
     let code = r#"

@@ -46,7 +46,7 @@ impl Talk {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn a_change_holds_at_once_and_cuts_what_it_is_told_to() {
     let inside = Inside::new("public").await;
     let mut held = Talk::start(&inside, HELD).await;
@@ -83,7 +83,7 @@ async fn a_change_holds_at_once_and_cuts_what_it_is_told_to() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn another_provider_on_the_same_state_changes_and_sees_the_same() {
     let state = state();
     let inside = Inside::of(builder(state.path()).build().unwrap(), "public").await;
@@ -114,7 +114,7 @@ async fn another_provider_on_the_same_state_changes_and_sees_the_same() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn a_policy_outlives_pauses_and_passes_to_forks() {
     let inside = Inside::new("allow 203.0.113.10:8080").await;
     let try_both = "print(talk('203.0.113.10', 8080), talk('203.0.113.11', 8080))";
@@ -152,7 +152,7 @@ async fn a_policy_outlives_pauses_and_passes_to_forks() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn two_sandboxes_cannot_meet_and_none_listens_for_another() {
     let first = Inside::new("public").await;
     let second = Inside::of(first.provider.clone(), "public").await;

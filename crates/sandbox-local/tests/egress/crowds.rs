@@ -54,7 +54,7 @@ print("done", flush=True)
 "#;
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn thousands_of_connections_are_carried_at_the_same_time() {
     let inside = Inside::new("public").await;
     let before = descriptors();
@@ -87,7 +87,7 @@ async fn until_released(before: usize) {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn whoever_does_not_read_makes_the_other_side_wait() {
     let inside = Inside::new("public").await;
     let code = r#"
@@ -131,7 +131,7 @@ with connected("203.0.113.10", 7000) as s:
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn large_answers_come_whole_to_slow_readers() {
     let inside = Inside::new("allow a.example").await;
     let script = "curl -s http://a.example/large | (read -r -N 1 first; sleep 1; wc -c)";

@@ -26,7 +26,7 @@ const RELAY: &str = r#"
 
 /// What carries the connections of detached sandboxes: it is named as the relay program.
 #[test]
-#[ignore = "it is the relay program of other tests"]
+#[ignore = "run by other tests, as their relay program"]
 fn relay() {
     let state = env::var_os("SANDBOX_STATE_DIR").unwrap();
     LocalProvider::builder()
@@ -37,7 +37,7 @@ fn relay() {
 
 /// What owns a sandbox until it is killed.
 #[tokio::test]
-#[ignore = "it is the owner of another test"]
+#[ignore = "run by another test, as its owner"]
 async fn owner() {
     let state = env::var_os("SANDBOX_STATE_DIR").unwrap();
     let inside = Inside::of(builder(Path::new(&state)).build().unwrap(), "public").await;
@@ -90,7 +90,7 @@ async fn until(what: &str, mut fact: impl FnMut() -> bool) {
 const TRY: &str = "print(talk('203.0.113.10', 8080), talk('203.0.113.11', 8080))";
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn the_relay_of_detached_sandboxes_may_die_and_comes_back_and_goes_with_the_last() {
     let state = state();
     let provider = open(state.path());
@@ -158,7 +158,7 @@ async fn the_relay_of_detached_sandboxes_may_die_and_comes_back_and_goes_with_th
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn nothing_is_left_of_an_owner_that_is_killed() {
     let state = state();
     let mut owner = start_owner(state.path());

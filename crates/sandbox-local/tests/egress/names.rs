@@ -4,7 +4,7 @@ use crate::world::{Inside, seen_by_host, seen_by_world};
 use sandbox_core::NetworkEventKind;
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn no_name_leads_to_what_is_closed() {
     let inside = Inside::new("public").await;
     for name in [
@@ -35,7 +35,7 @@ async fn no_name_leads_to_what_is_closed() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn a_name_that_changes_what_it_leads_to_leads_nowhere() {
     let inside = Inside::new("public").await;
     for (number, bad) in ["169-254-169-254", "127-0-0-1", "10-0-0-1"]
@@ -57,7 +57,7 @@ async fn a_name_that_changes_what_it_leads_to_leads_nowhere() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn a_redirect_leads_nowhere_that_is_closed() {
     let inside = Inside::new("public").await;
     let said = inside
@@ -71,7 +71,7 @@ async fn a_redirect_leads_nowhere_that_is_closed() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn a_list_of_names_allows_these_and_nothing_else() {
     let inside = Inside::new("allow a.example:80\nallow a.example:443\nallow *.wild.example").await;
     let code = r#"

@@ -6,7 +6,7 @@ use crate::world::Inside;
 const POLICIES: [&str; 2] = ["public", "allow a.example:80"];
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn pip_installs() {
     for policy in POLICIES {
         let inside = Inside::new(policy).await;
@@ -25,7 +25,7 @@ async fn pip_installs() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn git_clones() {
     for policy in POLICIES {
         let inside = Inside::new(policy).await;
@@ -37,7 +37,7 @@ async fn git_clones() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn curl_and_wget_fetch() {
     for policy in POLICIES {
         let inside = Inside::new(policy).await;
@@ -52,7 +52,7 @@ async fn curl_and_wget_fetch() {
 }
 
 #[tokio::test]
-#[ignore = "run in a world of its own, by `runs`"]
+#[ignore = "run by `runs`, in a world of its own"]
 async fn npm_installs_and_node_fetches() {
     for policy in POLICIES {
         let inside = Inside::new(policy).await;
