@@ -73,6 +73,12 @@ fn nothing_is_left_of_a_connection_however_it_ends() {
     if !is_alone("nothing_is_left_of_a_connection_however_it_ends") {
         return;
     }
+    // What a first runtime opens for all that follow, if tokio is built with signals.
+    drop(
+        tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build(),
+    );
     let start = descriptors();
     let sandbox = Captured::new(policy(
         &[(NetworkAction::Deny, "bad.example")],
