@@ -240,7 +240,7 @@ impl Running {
     ) -> Result<Self> {
         let start = || -> io::Result<Self> {
             let (ours, theirs) = socket::pair()?;
-            let program = socket::sealed(AGENT)?;
+            let program = out_of_the_way(socket::sealed(AGENT)?)?;
             let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
             command.arg0("sandbox-zygote").env_clear().current_dir("/");
             command
@@ -278,6 +278,12 @@ impl Running {
     fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
+}
+
+/// The same program by a descriptor that the socket does not take the place of before it is executed: the lowest may be free
+/// when another thread has just closed it.
+fn out_of_the_way(program: OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(program, SOCKET + 1)?)
 }
 
 impl Drop for Running {
@@ -379,6 +385,13 @@ mod tests {
             captured: false,
             weaken: 0,
         }
+    }
+
+    #[test]
+    fn the_program_is_never_where_the_socket_goes() {
+        let lowest = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).unwrap();
+        let moved = out_of_the_way(lowest).unwrap();
+        assert!(moved.as_raw_fd() > SOCKET);
     }
 
     #[test]
