@@ -43,6 +43,10 @@ pub(crate) struct Opening {
 
 /// What carries the connections of detached sandboxes.
 #[derive(Debug, Clone)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "there are no sandboxes")
+)]
 pub(crate) struct RelayProgram {
     pub(crate) path: PathBuf,
     pub(crate) arguments: Vec<OsString>,
